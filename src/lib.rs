@@ -1,0 +1,16 @@
+//! sftpproxy: an SFTP router. It proves a client's public key, finds the user's route and relays SFTP to that user's own sshd.
+//!
+//! The modules stand in reading order: each uses only what stands above it. See ARCHITECTURE.md for the picture.
+
+// Pure: no I/O, no clock, no log.
+pub mod wire;
+
+pub mod error;
+pub mod identity;
+pub mod route;
+
+// The world, one thing a file.
+pub mod secret;
+
+pub mod config;
+pub mod store;

@@ -1,0 +1,2 @@
+//! The program `sftpproxy`.
+fn main() {}

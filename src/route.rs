@@ -1,0 +1,225 @@
+//! A user's record, parsed whole or refused: never a half valid route.
+//!
+//! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` (file of the private
+//! key for the upstream) and `hostkey` (pins). Unknown fields are ignored. An empty field is a missing one.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::error::shown;
+use crate::identity::{Fingerprint, PublicKey, UserName};
+
+/// A record as a store holds it: field names and values.
+pub type Record = BTreeMap<String, String>;
+
+/// The fields that have a meaning here, in the order in which they are shown.
+pub const FIELDS: [&str; 6] = ["remote", "port", "user", "home", "key", "hostkey"];
+
+/// Longest value of a field in bytes: a path and several pinned RSA keys fit.
+pub const MAX_FIELD: usize = 16 * 1024;
+
+/// What an operator has said about a host's key.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pin {
+    /// `SHA256:…`: any key with this fingerprint.
+    Fingerprint(Fingerprint),
+    /// `TYPE BASE64`: exactly this key.
+    Key(PublicKey),
+}
+
+impl Pin {
+    /// Reads one pin: `SHA256:…` or a public key line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if text.starts_with("SHA256:") {
+            return Fingerprint::parse(text)
+                .map(Self::Fingerprint)
+                .ok_or_else(|| format!("\"{}\" is not a SHA256 fingerprint", shown(text)));
+        }
+        PublicKey::from_line(text).map(|(key, _)| Self::Key(key))
+    }
+
+    /// Whether the host key with this blob is the pinned one.
+    pub fn matches(&self, blob: &[u8]) -> bool {
+        match self {
+            Self::Fingerprint(fingerprint) => *fingerprint == Fingerprint::of(blob),
+            Self::Key(key) => key.blob() == blob,
+        }
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fingerprint(fingerprint) => fingerprint.fmt(f),
+            Self::Key(key) => write!(f, "{} {}", key.kind(), key.base64()),
+        }
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a record without the field gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Login at the upstream (`SFTPPROXY_CLIENT_USER`); unset = the user's own name.
+    pub login: Option<String>,
+    /// Start directory (`SFTPPROXY_HOME`); unset = what the upstream says.
+    pub home: Option<String>,
+}
+
+/// Where a user's sessions go. Every field has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Host name or address of the upstream, without brackets.
+    pub remote: String,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+    /// The login there.
+    pub login: String,
+    /// The directory that relative paths are resolved against, without a slash at its end unless it is `/`.
+    pub home: Option<String>,
+    /// File of the private key to log in with; relative ones are in the keys directory.
+    pub key: Option<PathBuf>,
+    /// Pinned host keys; empty = `known_hosts` decides.
+    pub pins: Vec<Pin>,
+}
+
+impl Route {
+    /// Parses a record. The error has one reason for each bad field.
+    pub fn parse(user: &UserName, record: &Record, defaults: &Defaults) -> Result<Self, String> {
+        let mut faults = Vec::new();
+        let mut field = |name: &str, check: fn(&str) -> Result<(), String>| {
+            let value = record.get(name).map(String::as_str).filter(|value| !value.is_empty())?;
+            match check_text(value).and_then(|()| check(value)) {
+                Ok(()) => Some(value.to_owned()),
+                Err(reason) => {
+                    faults.push(format!("{name}: {reason}"));
+                    None
+                }
+            }
+        };
+        let remote = field("remote", check_host);
+        let port = field("port", |value| parse_port(value).map(drop));
+        let login = field("user", |value| UserName::new(value).map(drop));
+        let home = field("home", check_home);
+        let key = field("key", |_| Ok(()));
+        let pins = field("hostkey", |value| parse_pins(value).map(drop));
+        if !faults.is_empty() {
+            return Err(faults.join("; "));
+        }
+        Ok(Self {
+            remote: remote.map_or_else(|| "localhost".to_owned(), |host| bare_host(&host).to_owned()),
+            port: port.map_or(22, |port| parse_port(&port).unwrap_or(22)),
+            login: login.or_else(|| defaults.login.clone()).unwrap_or_else(|| user.as_str().to_owned()),
+            home: home.or_else(|| defaults.home.clone()).map(|home| trim_home(&home)),
+            key: key.map(PathBuf::from),
+            pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
+        })
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub fn address(&self) -> String {
+        if self.remote.contains(':') {
+            format!("[{}]:{}", self.remote, self.port)
+        } else {
+            format!("{}:{}", self.remote, self.port)
+        }
+    }
+}
+
+/// Reads a port, 1 to 65535.
+pub fn parse_port(text: &str) -> Result<u16, String> {
+    match text.trim().parse() {
+        Ok(0) | Err(_) => Err(format!("\"{}\" is not a port from 1 to 65535", shown(text))),
+        Ok(port) => Ok(port),
+    }
+}
+
+/// Reads pins, separated by commas or line ends.
+pub fn parse_pins(text: &str) -> Result<Vec<Pin>, String> {
+    text.split([',', '\n']).map(str::trim).filter(|pin| !pin.is_empty()).map(Pin::parse).collect()
+}
+
+fn check_text(value: &str) -> Result<(), String> {
+    if value.len() > MAX_FIELD {
+        return Err(format!("longer than {MAX_FIELD} bytes"));
+    }
+    if value.contains('\0') {
+        return Err("contains a NUL byte".into());
+    }
+    Ok(())
+}
+
+/// Checks a host name, an IPv4 address or an IPv6 address with or without brackets.
+pub fn check_host(value: &str) -> Result<(), String> {
+    let bare = bare_host(value);
+    let is_address = bare.parse::<std::net::Ipv6Addr>().is_ok();
+    let allowed = |character: char| character.is_ascii_alphanumeric() || "-._%".contains(character);
+    if is_address
+        || (!bare.is_empty()
+            && bare.len() <= 253
+            && !bare.starts_with('-')
+            && bare.chars().all(|c| allowed(c) || (c == ':' && bare.contains('%'))))
+    {
+        return Ok(());
+    }
+    Err(format!("\"{}\" is not a host name or address (the port is a field of its own)", shown(value)))
+}
+
+fn bare_host(value: &str) -> &str {
+    value.trim().strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(value.trim())
+}
+
+fn check_home(value: &str) -> Result<(), String> {
+    if value.len() > 4096 {
+        return Err("a path has at most 4096 bytes".into());
+    }
+    Ok(())
+}
+
+fn trim_home(home: &str) -> String {
+    match home.trim_end_matches('/') {
+        "" => "/".to_owned(),
+        trimmed => trimmed.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(fields: &[(&str, &str)]) -> Record {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn missing_and_empty_fields_get_the_contracts_defaults() {
+        let alice = UserName::new("alice").unwrap();
+        let route = Route::parse(&alice, &record(&[("remote", ""), ("port", ""), ("x", "y")]), &Defaults::default()).unwrap();
+        assert_eq!((route.address().as_str(), route.login.as_str(), route.home), ("localhost:22", "alice", None));
+        let defaults = Defaults { login: Some("root".into()), home: Some("/srv/".into()) };
+        let route = Route::parse(&alice, &record(&[("remote", "[::1]"), ("port", "32772")]), &defaults).unwrap();
+        assert_eq!(
+            (route.address().as_str(), route.login.as_str(), route.home.as_deref()),
+            ("[::1]:32772", "root", Some("/srv"))
+        );
+    }
+
+    #[test]
+    fn a_record_is_refused_whole_with_every_fault_named() {
+        let alice = UserName::new("alice").unwrap();
+        let bad = record(&[("remote", "a b"), ("port", "70000"), ("hostkey", "SHA256:x"), ("home", "a\0")]);
+        let error = Route::parse(&alice, &bad, &Defaults::default()).unwrap_err();
+        for name in ["remote:", "port:", "hostkey:", "home:"] {
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(Route::parse(&alice, &record(&[("remote", "h:22")]), &Defaults::default()).is_err());
+        assert!(Route::parse(&alice, &record(&[("remote", "-oProxyCommand=x")]), &Defaults::default()).is_err());
+    }
+}

@@ -1,0 +1,66 @@
+//! Where routes come from. One trait, two implementations: [`redis`] (the contract's data) and [`file`] (TOML).
+//!
+//! A store holds two maps and nothing else: key → user's name, user's name → record. It parses no record and proves nothing.
+//! Each call is bounded in time by the store's own limits. A store that fails says so; it never answers "no such user" instead.
+
+use std::fmt;
+
+use crate::identity::{PublicKey, UserName};
+use crate::route::Record;
+
+pub mod file;
+pub mod redis;
+
+/// Why a store could not answer: one line for the operator, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreError(pub String);
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// One entry of the map key → user, as it is stored: old data hold things here that are no keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// What stands where the base64 of a key blob should stand.
+    pub base64: String,
+    /// The comment, where the store keeps one.
+    pub comment: String,
+    /// The user's name as stored.
+    pub user: String,
+}
+
+/// Routes, to read at each login and to change by the commands of `admin`.
+pub trait RouteStore: Send + Sync {
+    /// What the store is, for the log: kind and address, without secrets.
+    fn describe(&self) -> String;
+
+    /// Asks the store whether it can answer at all.
+    fn check(&self) -> Result<(), StoreError>;
+
+    /// The name of the user whose key this is.
+    fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError>;
+
+    /// The user's record; `None` = there is no such user.
+    fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError>;
+
+    /// All users' names, sorted.
+    fn users(&self) -> Result<Vec<UserName>, StoreError>;
+
+    /// All entries of the map key → user, sorted by user; dead ones too.
+    fn keys(&self) -> Result<Vec<StoredKey>, StoreError>;
+
+    /// Writes a user's record whole (fields that are not ours and are already there stay) and adds `keys` (with comments), all
+    /// or nothing. The error says when one of the keys is another user's.
+    fn put(&self, user: &UserName, record: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError>;
+
+    /// Removes a user's record and every key that names the user. `false` = there was neither.
+    fn remove_user(&self, user: &UserName) -> Result<bool, StoreError>;
+
+    /// Removes one key entry of `user` by what is stored (so that dead entries can be removed too). `false` = there was none.
+    fn remove_key(&self, user: &UserName, base64: &str) -> Result<bool, StoreError>;
+}
