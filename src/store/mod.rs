@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::identity::{PublicKey, UserName};
+use crate::error::shown;
+use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::route::Record;
 
 pub mod file;
@@ -61,6 +62,11 @@ pub trait RouteStore: Send + Sync {
     /// Removes a user's record and every key that names the user. `false` = there was neither.
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError>;
 
-    /// Removes one key entry of `user` by what is stored (so that dead entries can be removed too). `false` = there was none.
-    fn remove_key(&self, user: &UserName, base64: &str) -> Result<bool, StoreError>;
+    /// Removes one key entry by what is stored, user's name included, so that dead entries can be removed too. `false` = there was none.
+    fn remove_key(&self, user: &str, base64: &str) -> Result<bool, StoreError>;
+}
+
+/// The refusal of a key that another user has.
+fn owned(key: &Fingerprint, owner: &str) -> StoreError {
+    StoreError(format!("key {key} belongs to user \"{}\"; one key names one user, so nothing was written", shown(owner)))
 }
