@@ -14,3 +14,6 @@ pub mod secret;
 
 pub mod config;
 pub mod store;
+pub mod upstream;
+
+pub mod admin;

@@ -9,11 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use redis::{Connection, Pipeline, RedisResult, cmd};
 
 use self::link::Links;
-use super::{RouteStore, StoreError, StoredKey};
+use super::{Aim, RouteStore, StoreError, StoredKey};
 use crate::config;
 use crate::error::{shown, shown_bytes};
 use crate::identity::{MAX_USER_NAME, PublicKey, UserName};
-use crate::route::{FIELDS, MAX_FIELD, Record};
+use crate::route::{MAX_FIELD, Record};
 
 mod link;
 
@@ -138,7 +138,9 @@ impl RouteStore for RedisStore {
             return Ok(None);
         }
         if fields.len() > MAX_FIELDS {
-            return Err(self.fault(format_args!("the record of user \"{}\" has more than {MAX_FIELDS} fields", shown(user.as_str()))));
+            return Err(
+                self.fault(format_args!("the record of user \"{}\" has more than {MAX_FIELDS} fields", shown(user.as_str())))
+            );
         }
         let whole: Result<Record, String> = fields.into_iter().map(|(name, value)| text_field(&name, value)).collect();
         whole.map(Some).map_err(|reason| self.fault(format_args!("the record of user \"{}\": {reason}", shown(user.as_str()))))
@@ -166,29 +168,31 @@ impl RouteStore for RedisStore {
         Ok(keys)
     }
 
-    fn put(&self, user: &UserName, record: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError> {
+    fn put(&self, user: &UserName, aim: Aim, fields: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError> {
         let entry = self.user_entry(user);
         let key_entries: Vec<_> = keys.iter().map(|(key, _)| self.key_entry(&key.base64())).collect();
         let watched = [std::slice::from_ref(&entry), &key_entries].concat();
-        let refused = self.change(&watched, |connection, pipeline| {
+        self.change(&watched, |connection, pipeline| {
             // Read before the transaction: a command that meets the wrong type inside it would fail alone, and half be written.
-            cmd("HLEN").arg(&entry).exec(connection)?;
+            let length: u64 = cmd("HLEN").arg(&entry).query(connection)?;
+            if let Err(refusal) = aim.check(user, length > 0) {
+                return Ok(Change::Nothing(Err(refusal)));
+            }
             for ((key, _), key_entry) in keys.iter().zip(&key_entries) {
                 let owner: Option<Vec<u8>> = cmd("GET").arg(key_entry).query(connection)?;
                 match owner {
                     None => drop(pipeline.cmd("SET").arg(key_entry).arg(user.as_str())),
                     // Left alone, so that a time to live that somebody put on it stays.
                     Some(owner) if owner == user.as_str().as_bytes() => {}
-                    Some(owner) => return Ok(Change::Nothing(Some((key.fingerprint(), owner)))),
+                    Some(owner) => {
+                        let refusal = super::owned(&key.fingerprint(), &String::from_utf8_lossy(&owner));
+                        return Ok(Change::Nothing(Err(refusal)));
+                    }
                 }
             }
-            queue_record(pipeline, &entry, record);
-            Ok(Change::Queued(None))
-        })?;
-        match refused {
-            None => Ok(()),
-            Some((key, owner)) => Err(super::owned(&key, &String::from_utf8_lossy(&owner))),
-        }
+            queue_fields(pipeline, &entry, fields);
+            Ok(Change::Queued(Ok(())))
+        })?
     }
 
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError> {
@@ -233,18 +237,16 @@ fn text_field(name: &[u8], value: Vec<u8>) -> Result<(String, String), String> {
     Ok((name, value))
 }
 
-/// Queues the writing of a record: our fields become exactly those given, others' stay.
-fn queue_record(pipeline: &mut Pipeline, entry: &str, record: &Record) {
-    for field in FIELDS.iter().filter(|field| !record.contains_key(**field)) {
-        pipeline.cmd("HDEL").arg(entry).arg(*field);
+/// Queues the writing of fields.
+fn queue_fields(pipeline: &mut Pipeline, entry: &str, fields: &Record) {
+    for (field, value) in fields {
+        match value.as_str() {
+            "" => pipeline.cmd("HDEL").arg(entry).arg(field),
+            value => pipeline.cmd("HSET").arg(entry).arg(field).arg(value),
+        };
     }
     // A hash without fields does not exist, but a user with all defaults does: an empty field is a missing one.
-    if record.is_empty() {
-        pipeline.cmd("HSET").arg(entry).arg("remote").arg("");
-    }
-    for (field, value) in record {
-        pipeline.cmd("HSET").arg(entry).arg(field).arg(value);
-    }
+    pipeline.cmd("HSETNX").arg(entry).arg("remote").arg("");
 }
 
 /// Text for SCAN's MATCH that means itself.

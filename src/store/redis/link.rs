@@ -209,7 +209,10 @@ impl Links {
             return ": check SFTPPROXY_REDIS_PASSWORD (or user and password in SFTPPROXY_REDIS_URL)".into();
         }
         if has("NOPERM") {
-            return format!(": allow the ACL user ~{}* and +@read, for the commands that change routes +@write +@transaction too", shown(&self.prefix));
+            return format!(
+                ": allow the ACL user ~{}* and +@read, for the commands that change routes +@write +@transaction too",
+                shown(&self.prefix)
+            );
         }
         if has("WRONGTYPE") {
             return ": pubkey entries must be strings and user entries hashes; look at the entry with redis-cli TYPE and remove it".into();
