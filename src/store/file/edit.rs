@@ -34,13 +34,46 @@ pub fn put(document: &mut DocumentMut, user: &UserName, fields: &Record, keys: &
     let list = list.as_array_mut().ok_or("keys must be a list")?;
     for (key, comment) in keys {
         let line = format!("{} {} {comment}", key.kind(), key.base64());
-        list.push_formatted(Value::from(line.trim_end()).decorated("\n    ", ""));
-    }
-    list.set_trailing_comma(true);
-    if !list.trailing().as_str().is_some_and(|trailing| trailing.contains('\n')) {
-        list.set_trailing("\n");
+        append(list, line.trim_end());
     }
     Ok(())
+}
+
+/// Appends a line to a list, on a line of its own. What stands behind the last one (its comment) stays there: TOML's text after a comma
+/// belongs to what follows.
+fn append(list: &mut Array, line: &str) {
+    let mut behind = String::new();
+    if let Some(last) = list.len().checked_sub(1).and_then(|last| list.get_mut(last)) {
+        behind += last.decor().suffix().and_then(|suffix| suffix.as_str()).unwrap_or_default();
+        last.decor_mut().set_suffix("");
+    }
+    behind += list.trailing().as_str().unwrap_or_default();
+    list.push_formatted(Value::from(line).decorated(format!("{}\n    ", behind.trim_end()), ""));
+    list.set_trailing_comma(true);
+    list.set_trailing("\n");
+}
+
+/// Removes an element with the comments above and behind it; those behind the one before it stay.
+fn remove_at(list: &mut Array, index: usize) {
+    fn parted(text: &str) -> (&str, &str) {
+        text.split_at(text.find('\n').unwrap_or_default())
+    }
+    let gone = list.remove(index);
+    let before = gone.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let before = parted(before).0;
+    match list.get_mut(index) {
+        Some(next) => {
+            let own = next.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+            let prefix = format!("{before}{}", parted(own).1);
+            next.decor_mut().set_prefix(prefix);
+        }
+        None => {
+            let trailing = format!("{before}{}", parted(list.trailing().as_str().unwrap_or_default()).1);
+            // Without a comma a comment would have to stand before one; with it, all is well.
+            list.set_trailing_comma(!list.is_empty());
+            list.set_trailing(if trailing.contains('#') && !trailing.ends_with('\n') { trailing + "\n" } else { trailing });
+        }
+    }
 }
 
 /// Sets one field unless it says the same already, however it is spelt. The comment behind it stays.
@@ -102,6 +135,40 @@ pub fn remove_key(document: &mut DocumentMut, user: &str, base64: &str) -> bool 
     }
     let Some(list) = entry.get_mut("keys").and_then(Item::as_array_mut) else { return false };
     let before = list.len();
-    list.retain(|value| !is_it(value));
+    while let Some(index) = list.iter().position(is_it) {
+        remove_at(list, index);
+    }
     list.len() < before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_in_lists_stay_with_their_elements() {
+        let list = |text: &str| text.parse::<DocumentMut>().unwrap();
+        for (text, index, left) in [
+            ("k = [\"a\", \"b\"]\n", 0, "k = [\"b\"]\n"),
+            ("k = [\"a\"]\n", 0, "k = []\n"),
+            ("k = [\n \"a\", # A\n # above\n \"b\", # B\n]\n", 1, "k = [\n \"a\", # A\n]\n"),
+            ("k = [\n \"a\", # A\n \"b\", # B\n]\n", 0, "k = [\n \"b\", # B\n]\n"),
+        ] {
+            let mut document = list(text);
+            remove_at(document["k"].as_array_mut().unwrap(), index);
+            let got = document.to_string();
+            list(&got);
+            assert_eq!(got.replace("\",]", "\"]"), left, "{text}");
+        }
+        for (text, grown) in [
+            ("k = []", "k = [\n    \"n\",\n]\n"),
+            ("k = [\"a\"]", "k = [\"a\",\n    \"n\",\n]\n"),
+            ("k = [\n \"a\" # A\n]", "k = [\n \"a\", # A\n    \"n\",\n]\n"),
+            ("k = [\n \"a\", # A\n # end\n]", "k = [\n \"a\", # A\n # end\n    \"n\",\n]\n"),
+        ] {
+            let mut document = list(text);
+            append(document["k"].as_array_mut().unwrap(), "n");
+            assert_eq!(document.to_string(), grown);
+        }
+    }
 }

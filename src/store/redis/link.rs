@@ -24,7 +24,6 @@ const SLICE: Duration = Duration::from_millis(50);
 pub struct Link {
     made: Instant,
     opened: RedisResult<Connection>,
-    used: bool,
     broken: bool,
 }
 
@@ -64,7 +63,7 @@ impl r2d2::ManageConnection for Server {
 
     fn connect(&self) -> Result<Link, Infallible> {
         let opened = self.open();
-        Ok(Link { made: Instant::now(), broken: opened.is_err(), opened, used: false })
+        Ok(Link { made: Instant::now(), broken: opened.is_err(), opened })
     }
 
     fn is_valid(&self, _: &mut Link) -> Result<(), Infallible> {
@@ -126,7 +125,8 @@ impl Links {
         let start = Instant::now();
         loop {
             let mut link = self.link(start)?;
-            let pooled = std::mem::replace(&mut link.used, true);
+            // Not only one that was used before: r2d2 may have made more than were waited for.
+            let pooled = link.made < start;
             let done = match &mut link.opened {
                 Ok(connection) => work(connection),
                 Err(error) => return Err(self.says(error)),
