@@ -1,0 +1,4 @@
+//! The tests with real parts, one binary.
+
+mod admin;
+mod stores;
