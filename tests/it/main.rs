@@ -1,0 +1,8 @@
+//! The tests of the whole: one binary, one file a feature. `world` has the parts (real sshd, real redis-server, our program).
+
+#[allow(dead_code, reason = "the world offers what the next test wants, not only what today's want")]
+mod world;
+
+mod signals;
+mod tidy;
+mod transfer;
