@@ -1,5 +1,10 @@
+# shellcheck shell=bash
 # What the scripts share: words, what has to be installed, and processes that outlive a script. To be sourced, by bash.
 
+# Folder of start_detached and its sisters; a script that uses them sets it.
+state=''
+
+# The top of the source tree.
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Oldest Rust that builds this: rust-version in Cargo.toml.
@@ -65,7 +70,7 @@ apt_install() {
 
 # We want programs, not services: nobody who tries this out asked for an sshd at port 22.
 without_services() {
-    local policy=/usr/sbin/policy-rc.d ours= status=0 unit had=()
+    local policy=/usr/sbin/policy-rc.d ours='' status=0 unit had=()
     for unit in ssh.service redis-server.service; do
         if systemctl cat "$unit" >/dev/null 2>&1; then had+=("$unit"); fi
     done
