@@ -3,6 +3,8 @@
 #[allow(dead_code, reason = "the world offers what the next test wants, not only what today's want")]
 mod world;
 
+mod docker_case;
+mod install;
 mod signals;
 mod tidy;
 mod transfer;
