@@ -7,10 +7,31 @@ pub mod wire;
 
 pub mod error;
 pub mod identity;
+pub mod known_hosts;
 pub mod route;
 
 // The world, one thing a file.
 pub mod secret;
 
 pub mod config;
+
+pub mod admission;
 pub mod store;
+
+pub mod ffi;
+pub mod host_keys;
+
+pub mod leg;
+pub mod relay;
+
+pub mod downstream;
+pub mod upstream;
+
+pub mod session;
+
+pub mod registry;
+pub mod server;
+
+pub mod account;
+pub mod admin;
+pub mod cli;

@@ -1,2 +1,198 @@
-//! The program `sftpproxy`.
-fn main() {}
+//! The program: arguments, log, privileges, run, exit code. In this order, because each step needs what the one before has set up
+//! and must not have what the one after gives up.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use file_rotate::compression::Compression;
+use file_rotate::suffix::AppendCount;
+use file_rotate::{ContentLimit, FileRotate};
+use sftpproxy::account::Account;
+use sftpproxy::config::{Config, Log, Store, unknown_variables};
+use sftpproxy::ffi::{self, Bind, BindOptions};
+use sftpproxy::host_keys::{self, HostKey};
+use sftpproxy::server::{self, Ended, Shutdown};
+use sftpproxy::session::World;
+use sftpproxy::store::RouteStore;
+use sftpproxy::{admin, cli};
+
+/// Exit codes, as `--help` and the manual say.
+const FAILED: u8 = 1;
+const BAD_SETTINGS: u8 = 2;
+const SESSIONS_CUT: u8 = 3;
+
+/// Longest banner in bytes: it is sent to everybody who connects.
+const MAX_BANNER: u64 = 16 * 1024;
+
+fn main() -> ExitCode {
+    let matches = cli::command().subcommands(admin::commands()).get_matches();
+    let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    for name in unknown_variables(names.iter().map(String::as_str)) {
+        eprintln!("sftpproxy: warning: {name} is no setting; is it misspelt?");
+    }
+    let config = match cli::config(&matches) {
+        Ok(config) => config,
+        Err(faults) => return bad_settings(&faults),
+    };
+    if let Err(reason) = ffi::init() {
+        return failed(&reason);
+    }
+    match matches.subcommand() {
+        None | Some(("serve", _)) => match serve(config) {
+            Ok(Ended::Clean) => ExitCode::SUCCESS,
+            Ok(Ended::Cut) => ExitCode::from(SESSIONS_CUT),
+            Err(reason) => failed(&reason),
+        },
+        Some(("check-config", _)) => match check(&config) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(faults) => bad_settings(&faults),
+        },
+        Some((name, matches)) => match open_store(&config) {
+            Ok(store) => {
+                let context = admin::Context {
+                    store: store.as_ref(),
+                    defaults: &config.defaults,
+                    upstream: &config.upstream,
+                    port: config.port,
+                };
+                admin::run(name, matches, &context)
+            }
+            Err(reason) => failed(&reason),
+        },
+    }
+}
+
+fn bad_settings(faults: &[String]) -> ExitCode {
+    for fault in faults {
+        eprintln!("sftpproxy: {fault}");
+    }
+    ExitCode::from(BAD_SETTINGS)
+}
+
+fn failed(reason: &str) -> ExitCode {
+    eprintln!("sftpproxy: {reason}");
+    ExitCode::from(FAILED)
+}
+
+/// Checks what can be checked without serving: files, keys, algorithms.
+fn check(config: &Config) -> Result<(), Vec<String>> {
+    let mut faults = Vec::new();
+    let keys = host_keys::load(config, false).unwrap_or_else(|reason| {
+        faults.push(reason);
+        Vec::new()
+    });
+    let warning = host_keys::compare(config, &keys);
+    faults.extend(make_bind(config, keys).err());
+    faults.extend(banner(config).err());
+    if let Some((user, group)) = &config.account {
+        faults.extend(Account::find(user, group.as_deref()).err());
+    }
+    if let Store::File(path) = &config.store {
+        faults.extend(sftpproxy::store::file::FileStore::new(path).err().map(|error| error.0));
+    }
+    if let Some(warning) = warning {
+        eprintln!("sftpproxy: warning: {warning}");
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    println!("settings are good (port {}, libssh {})", config.port, ffi::version());
+    Ok(())
+}
+
+fn serve(mut config: Config) -> Result<Ended, String> {
+    let keys = host_keys::load(&config, true)?;
+    let warning = host_keys::compare(&config, &keys);
+    let shown: Vec<String> = keys.iter().map(|key| format!("{:?}", key.public)).collect();
+    let bind = make_bind(&config, keys)?;
+    let banner = banner(&config)?;
+    let listeners = server::listen(&config)?;
+    let left = drop_privileges(&mut config)?;
+    // Threads exist from here on.
+    start_log(&config.log)?;
+    warning.into_iter().chain(left).for_each(|line| log::warn!("{line}"));
+    let store = open_store(&config)?;
+    if let Err(error) = store.check() {
+        log::error!("{error}; logins are refused until it answers");
+    }
+    let shutdown = Shutdown::new()?;
+    let signalled = Arc::clone(&shutdown);
+    ctrlc::set_handler(move || signalled.signal()).map_err(|error| format!("signals: {error}"))?;
+    for listener in &listeners {
+        let address = listener.local_addr().map_err(|error| error.to_string())?;
+        log::info!("listening on {address} store=\"{}\" host-keys=\"{}\" libssh={}", store.describe(), shown.join(", "), ffi::version());
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let world = Arc::new(World { config, store, bind, banner });
+    let ended = server::serve(&world, listeners, &shutdown)?;
+    log::info!("stopped");
+    Ok(ended)
+}
+
+fn make_bind(config: &Config, keys: Vec<HostKey>) -> Result<Bind, String> {
+    let downstream = &config.downstream;
+    let options = BindOptions {
+        ciphers: &downstream.algorithms.ciphers,
+        macs: &downstream.algorithms.macs,
+        kex: &downstream.algorithms.kex,
+        host_key_algorithms: &downstream.algorithms.host_keys,
+        pubkey_algorithms: &downstream.pubkey_algorithms,
+        rsa_min_bits: downstream.rsa_min_bits,
+        software: "sftpproxy",
+    };
+    Bind::new(keys.into_iter().map(|key| key.private).collect(), &options)
+}
+
+fn open_store(config: &Config) -> Result<Box<dyn RouteStore>, String> {
+    Ok(match &config.store {
+        Store::Redis(redis) => Box::new(sftpproxy::store::redis::RedisStore::new(redis).map_err(|error| error.0)?),
+        Store::File(path) => Box::new(sftpproxy::store::file::FileStore::new(path).map_err(|error| error.0)?),
+    })
+}
+
+fn banner(config: &Config) -> Result<Option<String>, String> {
+    let Some(path) = &config.downstream.banner else { return Ok(None) };
+    let says = |reason: &dyn std::fmt::Display| format!("SFTPPROXY_BANNER = {}: {reason}", path.display());
+    let size = std::fs::metadata(path).map_err(|error| says(&error))?.len();
+    if size > MAX_BANNER {
+        return Err(says(&format_args!("{size} bytes, at most {MAX_BANNER}")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| says(&error))?;
+    // RFC 4252 section 5.4: lines end with CR LF.
+    Ok(Some(text.lines().map(|line| format!("{line}\r\n")).collect()).filter(|text: &String| !text.contains('\0')))
+}
+
+/// Becomes the configured account when started as root; returns what the operator should be warned of.
+fn drop_privileges(config: &mut Config) -> Result<Option<String>, String> {
+    let root = nix::unistd::geteuid().is_root();
+    match &config.account {
+        Some((user, group)) if root => {
+            let account = Account::find(user, group.as_deref())?;
+            account.become_it()?;
+            config.upstream.account_home = account.home();
+            Ok(None)
+        }
+        // The predecessor's properties always name an account; started as somebody else it has no effect, as before.
+        Some(_) => Ok(None),
+        None if root => Ok(Some("running as root; set SFTPPROXY_USERID and SFTPPROXY_GROUPID to an account of its own".into())),
+        None => Ok(None),
+    }
+}
+
+fn start_log(settings: &Log) -> Result<(), String> {
+    let mut builder = env_logger::Builder::new();
+    builder.parse_filters(&settings.filter).format_timestamp_millis();
+    if let Some(path) = &settings.file {
+        builder.target(env_logger::Target::Pipe(Box::new(rotated(path, settings)?)));
+    }
+    builder.try_init().map_err(|error| error.to_string())
+}
+
+fn rotated(path: &Path, settings: &Log) -> Result<FileRotate<AppendCount>, String> {
+    // FileRotate itself panics when it cannot open the file.
+    let open = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    open.map_err(|error| format!("SFTPPROXY_LOG_FILE = {}: {error}", path.display()))?;
+    let limit = ContentLimit::BytesSurpassed(settings.file_size);
+    Ok(FileRotate::new(path, AppendCount::new(settings.file_count), limit, Compression::None, None))
+}

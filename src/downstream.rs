@@ -1,0 +1,361 @@
+//! The client's side: from an accepted connection to a channel that speaks SFTP, in types that exist only when the stage before has
+//! succeeded: [`Accepted`] → [`Keyed`] → ([`Proven`], [`Downstream`]).
+//!
+//! It proves a key by libssh's verified signature only. Whose key it is says the function that is passed in; nothing here knows stores.
+
+use std::cell::RefCell;
+use std::net::TcpStream;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::poll::PollFlags;
+
+use crate::error::{Fault, Side, Stage, shown};
+use crate::ffi::{AuthRequest, Bind, ServerSession};
+use crate::identity::{Offered, Proven, UserName};
+use crate::leg::{Leg, Taken, Wants};
+use crate::relay::{Control, late};
+
+/// Channel opens and requests that may be refused in one session: far more than a client asks for (a terminal, some environment
+/// variables), and each may cost a leaky libssh some bytes.
+const MAX_REFUSED: u32 = 100;
+
+/// Calls of libssh in a row before others get their turn; each receives at most 4 KiB in Debian's libssh.
+const ADVANCES: usize = 32;
+
+/// Calls of libssh that may receive while it cannot send: a client that asks (each request has an answer) and never reads could
+/// otherwise fill the memory with answers. With 4 KiB a call, 4 MiB.
+const MAX_DEAF: u32 = 1024;
+
+/// What the store says about an offered key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the key of the user who offers it.
+    Theirs,
+    /// It is not; why, for the log.
+    Refused(String),
+    /// The store could not say: nobody is let in, the session ends.
+    Unknown(String),
+}
+
+/// What decides about keys.
+pub type Judge = Box<dyn FnMut(&Offered) -> Verdict>;
+
+/// On what terms a client may come in.
+pub struct Terms {
+    /// The session's number, for the log.
+    pub session: u64,
+    /// Text shown before login.
+    pub banner: Option<String>,
+    /// When the login must be done.
+    pub deadline: Instant,
+    /// Ends it from outside.
+    pub control: Arc<Control>,
+    /// Keys that may be offered.
+    pub max_offered: u32,
+}
+
+/// A connection in the hands of libssh; nothing has been received.
+pub struct Accepted {
+    session: ServerSession,
+    waiting: Waiting,
+    proof: Rc<RefCell<Proof>>,
+}
+
+/// Keys are exchanged; the client has said nothing about who it is.
+pub struct Keyed(Accepted);
+
+/// The client's channel, and how it is waited for.
+pub struct Downstream {
+    session: ServerSession,
+    waiting: Waiting,
+    spill: Spill,
+    deaf: u32,
+}
+
+/// One session's deadline and wake-up.
+struct Waiting {
+    deadline: Instant,
+    control: Arc<Control>,
+}
+
+/// What the callbacks have found out.
+#[derive(Default)]
+struct Proof {
+    id: u64,
+    max_offered: u32,
+    proven: Option<Proven>,
+    offered: u32,
+    end: Option<Fault>,
+}
+
+impl Accepted {
+    /// Hands the connection to libssh. `judge` is asked about each offered key, and again when it is proven.
+    pub fn new(bind: &Bind, stream: TcpStream, terms: Terms, mut judge: Judge) -> Result<Self, Fault> {
+        let Terms { session: id, banner, deadline, control, max_offered } = terms;
+        let proof = Rc::new(RefCell::new(Proof { id, max_offered, ..Proof::default() }));
+        let theirs = Rc::clone(&proof);
+        let answer = Box::new(move |request: &AuthRequest| theirs.borrow_mut().answer(request, &mut judge));
+        let session = ServerSession::new(bind, stream, banner, answer).map_err(|what| Fault::new(Side::Downstream, Stage::Accept, what))?;
+        Ok(Self { session, waiting: Waiting { deadline, control }, proof })
+    }
+
+    /// Exchanges identification lines and keys (RFC 4253).
+    pub fn exchange(mut self) -> Result<Keyed, Fault> {
+        let fault = |what| Fault::new(Side::Downstream, Stage::Exchange, what);
+        while !self.session.exchange().map_err(fault)? {
+            self.waiting.wait(&self.session).map_err(fault)?;
+        }
+        Ok(Keyed(self))
+    }
+}
+
+impl Keyed {
+    /// Waits for the signature that proves a key (RFC 4252 section 7).
+    pub fn prove(self) -> Result<(Proven, Downstream), Fault> {
+        let Accepted { mut session, waiting, proof } = self.0;
+        let fault = |what| Fault::new(Side::Downstream, Stage::Prove, what);
+        loop {
+            let moved = session.advance();
+            if let Some(end) = proof.borrow_mut().end.take() {
+                return Err(end);
+            }
+            if let Some(proven) = proof.borrow_mut().proven.take() {
+                return Ok((proven, Downstream { session, waiting, spill: Spill::default(), deaf: 0 }));
+            }
+            if !moved.map_err(fault)? {
+                // libssh leaves some bad requests without an answer, and the client would wait for ever.
+                if session.failed() {
+                    return Err(fault(session.error()));
+                }
+                waiting.wait(&session).map_err(fault)?;
+            }
+        }
+    }
+}
+
+impl Proof {
+    /// Answers one public key request; called from within libssh.
+    fn answer(&mut self, request: &AuthRequest, judge: &mut Judge) -> bool {
+        if self.end.is_some() {
+            return false;
+        }
+        self.offered += 1;
+        if self.offered > self.max_offered {
+            self.end(Side::Downstream, format!("more than {} keys offered (SFTPPROXY_MAX_OFFERED_KEYS)", self.max_offered));
+            return false;
+        }
+        let offered = match (&request.user, &request.key) {
+            (Ok(user), Ok(key)) => UserName::new(user).map(|user| Offered { user, key: key.clone() }),
+            (Err(reason), _) | (_, Err(reason)) => Err(reason.clone()),
+        };
+        let verdict = offered.as_ref().map_or_else(|reason| Verdict::Refused(reason.clone()), judge);
+        match (verdict, offered) {
+            (Verdict::Theirs, Ok(offered)) if request.verified => self.proven = Some(Proven::by_signature(offered)),
+            (Verdict::Theirs, _) => {}
+            (Verdict::Refused(reason), _) => {
+                self.log_refusal(request, &reason);
+                return false;
+            }
+            (Verdict::Unknown(reason), _) => {
+                self.end(Side::Store, reason);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn log_refusal(&self, request: &AuthRequest, reason: &str) {
+        let user = request.user.as_deref().map(shown).unwrap_or_default();
+        let key = request.key.as_ref().map(|key| format!("{key:?}")).unwrap_or_default();
+        log::info!("refuse session={} user=\"{user}\" key=\"{key}\" reason=\"{}\"", self.id, shown(reason));
+    }
+
+    fn end(&mut self, side: Side, what: String) {
+        self.end = Some(Fault::new(side, Stage::Prove, what));
+    }
+}
+
+impl Waiting {
+    fn wait(&self, session: &ServerSession) -> Result<(), String> {
+        if self.control.is_cut() {
+            return Err("cut".into());
+        }
+        if self.deadline <= Instant::now() {
+            return Err(late());
+        }
+        let events = if session.unsent() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+        let wake = self.control.wake_of(Side::Downstream);
+        wake.sleep(session.fd(), events, Some(self.deadline), || !self.control.is_cut()).map(drop)
+    }
+}
+
+impl Downstream {
+    /// The client's identification line.
+    pub fn client_version(&self) -> String {
+        self.session.client_version()
+    }
+
+    /// The cipher from the client and the one towards it.
+    pub fn ciphers(&self) -> (String, String) {
+        self.session.ciphers()
+    }
+
+    /// Waits until the client has opened its channel and asked for sftp on it.
+    pub fn open(&mut self) -> Result<(), Fault> {
+        let fault = |what| Fault::new(Side::Downstream, Stage::Open, what);
+        while !self.session.sftp_requested() {
+            let moved = match self.advance() {
+                Ok(moved) => moved,
+                Err(what) if self.session.refused().requests > 0 => {
+                    return Err(fault(format!("the client asked for {} and left: {what}", self.session.refused().last)));
+                }
+                Err(what) => return Err(fault(what)),
+            };
+            if self.session.is_closed() {
+                return Err(fault("the client closed its channel without asking for sftp".into()));
+            }
+            if !moved {
+                self.waiting.wait(&self.session).map_err(fault)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether libssh may receive: not while a client that reads nothing makes answers pile up.
+    fn is_deaf(&self) -> bool {
+        self.deaf >= MAX_DEAF && self.session.unsent()
+    }
+}
+
+impl Leg for Downstream {
+    fn fd(&self) -> RawFd {
+        self.session.fd()
+    }
+
+    fn advance(&mut self) -> Result<bool, String> {
+        let mut moved = false;
+        for _ in 0..ADVANCES {
+            if self.is_deaf() && !writable(self.session.fd())? {
+                break;
+            }
+            if !self.session.advance()? {
+                break;
+            }
+            self.deaf = if self.session.unsent() { self.deaf + 1 } else { 0 };
+            moved = true;
+            if self.session.readable() >= crate::relay::BUFFER / 2 {
+                break;
+            }
+        }
+        if self.session.refused().requests > MAX_REFUSED {
+            return Err(format!("more than {MAX_REFUSED} refused requests, the last one for {}", self.session.refused().last));
+        }
+        // Data beyond the window, for one, is an error that libssh notes and goes on from.
+        if moved && self.session.failed() {
+            return Err(self.session.error());
+        }
+        Ok(moved)
+    }
+
+    fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, String> {
+        let room = buffer.capacity() - buffer.len();
+        if self.spill.is_empty() {
+            let count = self.session.read(buffer, room)?;
+            if count == room {
+                self.spill.fill(&mut self.session)?;
+            }
+            if count == 0 {
+                return Ok(if self.session.at_eof() || self.session.is_closed() { Taken::Eof } else { Taken::Nothing });
+            }
+            return Ok(Taken::Bytes(count));
+        }
+        Ok(Taken::Bytes(self.spill.move_to(buffer, room)))
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        if self.session.unsent() {
+            return Ok(0);
+        }
+        self.session.write(bytes)
+    }
+
+    fn put_eof(&mut self) -> Result<bool, String> {
+        if self.session.unsent() {
+            return Ok(false);
+        }
+        self.session.send_eof().map(|()| true)
+    }
+
+    fn put_exit(&mut self, status: i32) -> Result<(), String> {
+        self.session.send_exit_status(status)?;
+        self.session.close_channel()
+    }
+
+    fn exit(&mut self) -> Result<Option<i32>, String> {
+        Ok(self.session.is_closed().then_some(0))
+    }
+
+    fn finished(&mut self) -> bool {
+        !self.session.unsent() && self.session.is_closed()
+    }
+
+    fn interest(&self, _wants: Wants) -> PollFlags {
+        // Always in: window adjustments and key exchanges of the other direction come that way, and libssh's window bounds the data.
+        match (self.session.unsent(), self.is_deaf()) {
+            (true, true) => PollFlags::POLLOUT,
+            (true, false) => PollFlags::POLLIN | PollFlags::POLLOUT,
+            (false, _) => PollFlags::POLLIN,
+        }
+    }
+
+    fn explain(&mut self, reason: &str) {
+        if !self.session.unsent() {
+            let _ = self.session.write_stderr(format!("sftpproxy: {reason}\r\n").as_bytes());
+        }
+    }
+}
+
+fn writable(fd: RawFd) -> Result<bool, String> {
+    let mut poll = [nix::poll::PollFd::new(crate::ffi::borrow_fd(fd), PollFlags::POLLOUT)];
+    nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).map_err(|error| format!("poll: {error}"))?;
+    Ok(poll[0].any().unwrap_or(true))
+}
+
+/// Data that libssh held beyond what a buffer could take.
+///
+/// libssh 0.10 opens its window at each read without regard to what it still holds, so a channel that is read a little at a time
+/// while the socket is served grows without bound. Either it is read until it is empty, or it is not read at all: what does not
+/// fit into the buffer is kept here, and the channel is read again only when this is empty. At most one window (2 MiB) stands here.
+#[derive(Default)]
+struct Spill {
+    bytes: Vec<u8>,
+    from: usize,
+}
+
+impl Spill {
+    fn is_empty(&self) -> bool {
+        self.from == self.bytes.len()
+    }
+
+    /// Reads the channel until it is empty: in one call, for a second one would ask the socket for more.
+    fn fill(&mut self, session: &mut ServerSession) -> Result<(), String> {
+        (self.bytes, self.from) = (Vec::new(), 0);
+        match session.readable() {
+            0 => Ok(()),
+            held => session.read(&mut self.bytes, held).map(drop),
+        }
+    }
+
+    fn move_to(&mut self, buffer: &mut Vec<u8>, room: usize) -> usize {
+        let count = room.min(self.bytes.len() - self.from);
+        buffer.extend_from_slice(&self.bytes[self.from..self.from + count]);
+        self.from += count;
+        if self.is_empty() {
+            *self = Self::default();
+        }
+        count
+    }
+}

@@ -1,0 +1,421 @@
+//! The two threads of a session, each the only owner of one leg, and the bounded channels between them.
+//!
+//! Bytes travel in recycled buffers; a thread that finds no room stops taking from its leg, the library's window closes and the peer
+//! stops. A thread sleeps only when its library has said "would block" in each direction it could act in, and is woken once a
+//! batch. Nothing here knows SSH or SFTP: requests are looked at by a function that the session passes in.
+//!
+//! The end: [`Taken::Eof`] travels as [`Item::Eof`] behind the last byte, the exit status as [`Item::Exit`]. A thread that ends drops
+//! its ends of the channels and marks itself done; the other one still delivers what it holds, within a bound.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+
+use crate::error::{Fault, Side, Stage};
+use crate::leg::{Leg, Taken, Wake, Wants};
+
+/// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
+pub const BUFFER: usize = 128 * 1024;
+
+/// Buffers on their way in one direction; with [`BUFFER`] at most 512 KiB.
+pub const DEPTH: usize = 4;
+
+/// How long a thread whose other side is gone goes on without moving a byte.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How long it goes on altogether.
+const LINGER_WHOLE: Duration = Duration::from_secs(60);
+
+/// What passes from thread to thread.
+enum Item {
+    Bytes(Vec<u8>),
+    Eof,
+    Exit(i32),
+}
+
+/// What both threads of a session and those who end sessions share.
+pub struct Control {
+    downstream: Wake,
+    upstream: Wake,
+    /// Set once: no thread may go on.
+    cut: AtomicBool,
+    /// Set once: the upstream's channel is open, the login is over.
+    opened: AtomicBool,
+    /// Set when a side's thread is done.
+    downstream_done: AtomicBool,
+    upstream_done: AtomicBool,
+    end: Mutex<Option<Fault>>,
+}
+
+impl Control {
+    /// Makes the control of one session.
+    pub fn new() -> Result<Arc<Self>, String> {
+        Ok(Arc::new(Self {
+            downstream: Wake::new()?,
+            upstream: Wake::new()?,
+            cut: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            downstream_done: AtomicBool::new(false),
+            upstream_done: AtomicBool::new(false),
+            end: Mutex::new(None),
+        }))
+    }
+
+    /// The first reason for the end stays; later ones follow from it.
+    pub fn end(&self, fault: Fault) {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(fault);
+    }
+
+    /// Why the session ends, once it does.
+    pub fn reason(&self) -> Option<Fault> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends both threads now.
+    pub fn cut(&self, fault: Fault) {
+        self.end(fault);
+        self.cut.store(true, Ordering::SeqCst);
+        self.downstream.wake();
+        self.upstream.wake();
+    }
+
+    /// Whether [`Self::cut`] was called.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+
+    /// The upstream's channel is open: the deadline of the login no longer holds.
+    pub fn open(&self) {
+        self.opened.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether [`Self::open`] was called.
+    pub fn is_open(&self) -> bool {
+        self.opened.load(Ordering::SeqCst)
+    }
+
+    /// The wake-up of a side's thread.
+    pub fn wake_of(&self, side: Side) -> &Wake {
+        if side == Side::Upstream { &self.upstream } else { &self.downstream }
+    }
+
+    fn done_flag(&self, side: Side) -> &AtomicBool {
+        if side == Side::Upstream { &self.upstream_done } else { &self.downstream_done }
+    }
+
+    /// Marks a side's thread as done and tells the other one.
+    pub fn done(&self, side: Side) {
+        self.done_flag(side).store(true, Ordering::SeqCst);
+        self.wake_of(other(side)).wake();
+    }
+
+    /// Whether a side's thread is done.
+    pub fn is_done(&self, side: Side) -> bool {
+        self.done_flag(side).load(Ordering::SeqCst)
+    }
+}
+
+fn other(side: Side) -> Side {
+    if side == Side::Upstream { Side::Downstream } else { Side::Upstream }
+}
+
+/// One thread's ends of the channels. Dropping it tells the other thread that nothing more will come.
+pub struct Half {
+    side: Side,
+    control: Arc<Control>,
+    inbox: Receiver<Item>,
+    used: Sender<Vec<u8>>,
+    outbox: Sender<Item>,
+    spare: Receiver<Vec<u8>>,
+    front: Option<(Vec<u8>, usize)>,
+    next: Option<Vec<u8>>,
+    closing: Closing,
+    taken: Took,
+    bytes: u64,
+}
+
+/// How far the bytes to this thread's peer have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    /// More may come.
+    Open,
+    /// Everything was put; the peer has yet to be told so.
+    Eof,
+    /// The peer was told.
+    EofPut,
+    /// The exit status, which comes after the EOF, was put: the leg is closed.
+    Closed,
+}
+
+/// How far the bytes from this thread's peer have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Took {
+    /// More may come.
+    Open,
+    /// The peer's EOF was passed on.
+    Eof,
+    /// The peer has closed.
+    Exit,
+}
+
+/// Makes the two halves, the downstream one first.
+pub fn halves(control: &Arc<Control>) -> (Half, Half) {
+    let (requests_in, requests_out) = bounded(DEPTH);
+    let (replies_in, replies_out) = bounded(DEPTH);
+    let (request_used, request_spare) = bounded(DEPTH);
+    let (reply_used, reply_spare) = bounded(DEPTH);
+    let half = |side, inbox, used, outbox, spare| Half {
+        side,
+        control: Arc::clone(control),
+        inbox,
+        used,
+        outbox,
+        spare,
+        front: None,
+        next: None,
+        closing: Closing::Open,
+        taken: Took::Open,
+        bytes: 0,
+    };
+    (
+        half(Side::Downstream, replies_out, reply_used, requests_in, request_spare),
+        half(Side::Upstream, requests_out, request_used, replies_in, reply_spare),
+    )
+}
+
+impl Half {
+    /// Relays until the session's end and returns the number of bytes that this leg's peer was given. `watch` sees each buffer
+    /// received from the peer and may change it; its error ends the session. `deadline` holds until it is `None`.
+    pub fn run(
+        mut self,
+        leg: &mut impl Leg,
+        watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>,
+        deadline: &dyn Fn() -> Option<Instant>,
+    ) -> u64 {
+        let mut lingering: Option<(Instant, Instant)> = None;
+        let result = loop {
+            if self.control.is_cut() {
+                break Ok(());
+            }
+            let before = (self.bytes, self.inbox.len());
+            match self.step(leg, watch) {
+                Err(what) => break Err(what),
+                Ok(Step::Finished) => break Ok(()),
+                Ok(Step::Moved) => {}
+                Ok(Step::Idle) => {
+                    let until = earlier(deadline(), lingering.map(|(start, moved)| (start + LINGER_WHOLE).min(moved + LINGER)));
+                    if until.is_some_and(|until| until <= Instant::now()) {
+                        break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
+                    }
+                    if let Err(what) = self.sleep(leg, until) {
+                        break Err(what);
+                    }
+                }
+            }
+            if self.other_is_done() {
+                let now = Instant::now();
+                let (start, moved) = lingering.unwrap_or((now, now));
+                lingering = Some((start, if before == (self.bytes, self.inbox.len()) { moved } else { now }));
+            }
+        };
+        if let Err(what) = result {
+            self.control.end(Fault::new(self.side, Stage::Relay, what));
+        }
+        self.bytes
+    }
+
+    /// One round: let the library work, give what there is, take what there is room for.
+    fn step(&mut self, leg: &mut impl Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<Step, String> {
+        let mut moved = leg.advance()?;
+        moved |= self.put(leg)?;
+        moved |= self.take(leg, watch)?;
+        if self.is_finished(leg) {
+            return Ok(Step::Finished);
+        }
+        Ok(if moved { Step::Moved } else { Step::Idle })
+    }
+
+    fn put(&mut self, leg: &mut impl Leg) -> Result<bool, String> {
+        let (mut moved, mut freed) = (false, false);
+        loop {
+            if let Some((buffer, from)) = &mut self.front {
+                let count = leg.put(&buffer[*from..])?;
+                self.bytes += count as u64;
+                *from += count;
+                moved |= count > 0;
+                if *from < buffer.len() {
+                    if count == 0 {
+                        break;
+                    }
+                    continue;
+                }
+                self.recycle();
+            }
+            if self.closing == Closing::Eof {
+                if !leg.put_eof()? {
+                    break;
+                }
+                self.closing = Closing::EofPut;
+                moved = true;
+            }
+            match self.inbox.try_recv() {
+                Ok(Item::Bytes(buffer)) => self.front = Some((buffer, 0)),
+                Ok(Item::Eof) if self.closing == Closing::Open => self.closing = Closing::Eof,
+                Ok(Item::Eof) => {}
+                Ok(Item::Exit(status)) => self.close(leg, status)?,
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    moved |= self.other_gone(leg)?;
+                    break;
+                }
+            }
+            (moved, freed) = (true, true);
+        }
+        if freed {
+            self.control.wake_of(other(self.side)).wake();
+        }
+        Ok(moved)
+    }
+
+    fn recycle(&mut self) {
+        if let Some((mut buffer, _)) = self.front.take() {
+            buffer.clear();
+            // A buffer that a rewritten path made larger is not kept.
+            if buffer.capacity() <= BUFFER {
+                let _ = self.used.try_send(buffer);
+            }
+        }
+    }
+
+    fn close(&mut self, leg: &mut impl Leg, status: i32) -> Result<(), String> {
+        if self.closing != Closing::Closed {
+            self.closing = Closing::Closed;
+            leg.put_exit(status)?;
+        }
+        Ok(())
+    }
+
+    /// The other thread is gone and everything it sent has been put: close this leg too.
+    fn other_gone(&mut self, leg: &mut impl Leg) -> Result<bool, String> {
+        if self.side == Side::Upstream {
+            let first = self.closing == Closing::Open;
+            if first {
+                self.closing = Closing::Eof;
+            }
+            return Ok(first);
+        }
+        if self.closing == Closing::Closed {
+            return Ok(false);
+        }
+        if let Some(fault) = self.control.reason() {
+            leg.explain(&said_to_user(&fault));
+        }
+        self.close(leg, 1).map(|()| true)
+    }
+
+    fn take(&mut self, leg: &mut impl Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<bool, String> {
+        let mut moved = false;
+        while self.taken == Took::Open && !self.outbox.is_full() {
+            let mut buffer = self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
+            match leg.take(&mut buffer)? {
+                Taken::Bytes(_) => {
+                    watch(&mut buffer)?;
+                    if !buffer.is_empty() {
+                        // Fails only when the other thread is gone: then the bytes have nowhere to go.
+                        let _ = self.outbox.try_send(Item::Bytes(buffer));
+                    }
+                }
+                Taken::Nothing => {
+                    self.next = Some(buffer);
+                    break;
+                }
+                Taken::Eof => {
+                    self.control.end(Fault::new(self.side, Stage::Relay, closed_by(self.side)));
+                    self.taken = Took::Eof;
+                    let _ = self.outbox.try_send(Item::Eof);
+                }
+            }
+            moved = true;
+        }
+        if self.taken == Took::Eof && !self.outbox.is_full() {
+            if let Some(status) = leg.exit()? {
+                self.taken = Took::Exit;
+                let _ = self.outbox.try_send(Item::Exit(status));
+                moved = true;
+            }
+        }
+        if moved {
+            self.control.wake_of(other(self.side)).wake();
+        }
+        Ok(moved)
+    }
+
+    fn is_finished(&self, leg: &mut impl Leg) -> bool {
+        match self.side {
+            // The sshd has closed: nothing can be put any more, everything it said is on its way.
+            Side::Upstream => self.taken == Took::Exit,
+            // We have closed and the client has it all, or the client has closed.
+            _ => self.taken == Took::Exit || (self.closing == Closing::Closed && leg.finished()),
+        }
+    }
+
+    fn other_is_done(&self) -> bool {
+        self.control.is_done(other(self.side))
+    }
+
+    fn sleep(&self, leg: &impl Leg, until: Option<Instant>) -> Result<(), String> {
+        let full = self.outbox.is_full();
+        let wants = Wants {
+            take: (self.taken == Took::Open && !full) || self.taken == Took::Eof || self.closing == Closing::Closed,
+            put: self.front.is_some() || self.closing == Closing::Eof,
+        };
+        let other_was_done = self.other_is_done();
+        let blocked = wants.put;
+        let idle = || {
+            (blocked || self.inbox.is_empty())
+                && self.outbox.is_full() == full
+                && self.other_is_done() == other_was_done
+                && !self.control.is_cut()
+        };
+        // A half that has just learnt that the other is done must set its limit before it sleeps.
+        if other_was_done && until.is_none() {
+            return Ok(());
+        }
+        self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop)
+    }
+}
+
+enum Step {
+    Moved,
+    Idle,
+    Finished,
+}
+
+fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(two).min()
+}
+
+/// What the log says when the time from accept to the open upstream channel is over.
+pub fn late() -> String {
+    "not done within SFTPPROXY_LOGIN_TIMEOUT".into()
+}
+
+fn closed_by(side: Side) -> &'static str {
+    if side == Side::Upstream { "the upstream closed the session" } else { "the client closed the session" }
+}
+
+/// What the user is told: enough to tell the administrator, nothing about the inside.
+fn said_to_user(fault: &Fault) -> String {
+    match fault.stage {
+        Stage::Find => "there is no server for you, or it cannot be looked up at the moment",
+        Stage::Dial => "your server cannot be reached",
+        Stage::Trust => "the identity of your server could not be verified, nothing was sent to it",
+        Stage::LogIn => "your server does not let the router in",
+        Stage::Open => "your server does not offer sftp",
+        _ => "the session was ended",
+    }
+    .to_owned()
+        + "; please tell your administrator"
+}

@@ -1,0 +1,191 @@
+//! Listens, gives each connection a permit and then a thread, and ends them all when told to.
+//!
+//! The accept thread never waits for a client. It sleeps in poll(2) on the listeners and on an eventfd that a signal writes.
+
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::error::{Fault, Side, Stage};
+use crate::leg::tune;
+use crate::registry::Registry;
+use crate::relay::Control;
+use crate::session::{self, Arrival, STACK, World};
+
+/// How long sessions that were cut may take to end: each thread wakes at once, a name look-up may not.
+const CUT_TIME: Duration = Duration::from_secs(5);
+
+/// How long the accept thread waits after accept(2) failed, for want of descriptors most likely.
+const PAUSE: u16 = 100;
+
+/// Counts the signals that ask for the end.
+pub struct Shutdown {
+    signals: AtomicU32,
+    event: EventFd,
+    registry: Arc<Registry>,
+}
+
+impl Shutdown {
+    /// Makes one, for the registry of the sessions that a second signal cuts.
+    pub fn new() -> Result<Arc<Self>, String> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
+        Ok(Arc::new(Self { signals: AtomicU32::new(0), event, registry: Arc::default() }))
+    }
+
+    /// One more signal: the first stops listening, the second cuts the sessions.
+    pub fn signal(&self) {
+        self.signals.fetch_add(1, Ordering::SeqCst);
+        let _ = self.event.write(1);
+        self.registry.nudge();
+    }
+
+    fn count(&self) -> u32 {
+        self.signals.load(Ordering::SeqCst)
+    }
+}
+
+/// Binds the configured addresses, or all of them: `::` for both families where the machine has IPv6, else `0.0.0.0`.
+pub fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
+    if !config.addresses.is_empty() {
+        return config.addresses.iter().map(|&address| bind(address, config.port)).collect();
+    }
+    bind(Ipv6Addr::UNSPECIFIED.into(), config.port)
+        .or_else(|reason| bind(Ipv4Addr::UNSPECIFIED.into(), config.port).map_err(|_| reason))
+        .map(|listener| vec![listener])
+}
+
+fn bind(address: IpAddr, port: u16) -> Result<TcpListener, String> {
+    let address = SocketAddr::new(address, port);
+    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => format!("{address}: {error}; is the router already running? SFTPPROXY_PORT chooses another port"),
+        _ => format!("{address}: {error}"),
+    })?;
+    listener.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
+    Ok(listener)
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every session had ended by itself.
+    Clean,
+    /// Sessions were cut.
+    Cut,
+}
+
+/// Serves until a signal, then lets sessions finish up to the limit or a second signal.
+pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shutdown>) -> Result<Ended, String> {
+    let admission = Admission::new(world.config.limits);
+    let registry = &shutdown.registry;
+    let mut next_id = 1;
+    let mut refusals = Refusals::default();
+    while shutdown.count() == 0 {
+        let mut fds = vec![PollFd::new(shutdown.event.as_fd(), PollFlags::POLLIN)];
+        fds.extend(listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(format!("poll: {error}")),
+        }
+        for listener in &listeners {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    admit(world, &admission, registry, (next_id, stream, peer), &mut refusals);
+                    next_id += 1;
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    refusals.log("nobody", &format!("accept: {error}; raise the limit of open files (LimitNOFILE)"));
+                    pause(&shutdown.event);
+                }
+            }
+        }
+    }
+    drop(listeners);
+    Ok(drain(world, registry, shutdown))
+}
+
+/// Waits without the listeners, which would stay readable.
+fn pause(event: &EventFd) {
+    let _ = poll(&mut [PollFd::new(event.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PAUSE));
+}
+
+fn admit(
+    world: &Arc<World>,
+    admission: &Arc<Admission>,
+    registry: &Arc<Registry>,
+    (id, stream, peer): (u64, TcpStream, SocketAddr),
+    refusals: &mut Refusals,
+) {
+    let limit = world.config.limits.sessions;
+    let prepared = || -> Result<_, String> {
+        let permit = admission.admit()?;
+        stream.set_nonblocking(true).map_err(|error| error.to_string())?;
+        tune(&stream)?;
+        Ok((permit, Control::new()?))
+    };
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let (permit, control) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(reason) => return refusals.log(&peer.to_string(), &reason),
+    };
+    log::info!("accept session={id} peer={peer} sessions={}/{limit}", permit.sessions);
+    let entry = registry.enter(id, Arc::clone(&control));
+    let world = Arc::clone(world);
+    let arrival = Arrival { id, stream, peer, permit, control };
+    let made = thread::Builder::new().name(format!("session-{id}")).stack_size(STACK).spawn(move || {
+        session::run(&world, arrival);
+        drop(entry);
+    });
+    if let Err(error) = made {
+        end_without_thread(id, peer, &error);
+    }
+}
+
+fn end_without_thread(id: u64, peer: SocketAddr, error: &io::Error) {
+    let fault = Fault::new(Side::Router, Stage::Accept, format!("no thread: {error}; raise the limit of tasks (TasksMax)"));
+    log::info!(
+        "end session={id} peer={peer} side={} stage=\"{}\" reason=\"{}\" up=0 down=0 seconds=0.000",
+        fault.side,
+        fault.stage,
+        fault.what
+    );
+}
+
+fn drain(world: &World, registry: &Registry, shutdown: &Shutdown) -> Ended {
+    let limit = world.config.limits.drain_timeout;
+    log::info!("stopping: no new connections; sessions may finish within {} s", limit.as_secs_f32());
+    if registry.wait_empty(Instant::now() + limit, || shutdown.count() > 1) == 0 {
+        return Ended::Clean;
+    }
+    let cut = registry.cut(&Fault::new(Side::Router, Stage::Relay, "the router was stopped"));
+    let left = registry.wait_empty(Instant::now() + CUT_TIME, || false);
+    log::warn!("stopped: {cut} sessions were cut, {left} threads did not end in time");
+    Ended::Cut
+}
+
+/// Refusals before a session exists: a flood of connections must not become a flood of lines.
+#[derive(Default)]
+struct Refusals {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Refusals {
+    fn log(&mut self, peer: &str, reason: &str) {
+        if self.last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
+            self.unsaid += 1;
+            return;
+        }
+        log::warn!("refuse peer={peer} reason=\"{reason}\" unsaid={}", std::mem::take(&mut self.unsaid));
+        self.last = Some(Instant::now());
+    }
+}

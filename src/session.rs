@@ -1,0 +1,239 @@
+//! The story of one session, a line a stage. Read this first.
+//!
+//! Two threads: this one owns the client's side, the other one the side of the user's sshd. Each stage takes what the stage before
+//! has given and cannot be had otherwise. Whatever happens, the session has one end line.
+
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use crate::admission::Permit;
+use crate::config::Config;
+use crate::downstream::{Accepted, Downstream, Judge, Terms, Verdict};
+use crate::error::{Fault, Side, Stage, shown};
+use crate::ffi::Bind;
+use crate::identity::{Offered, Proven};
+use crate::known_hosts;
+use crate::relay::{Control, Half, halves};
+use crate::route::Route;
+use crate::store::RouteStore;
+use crate::upstream::{Trust, Upstream, Waiting, dial};
+
+/// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
+pub const STACK: usize = 1024 * 1024;
+
+/// What all sessions share.
+pub struct World {
+    /// The settings.
+    pub config: Config,
+    /// The routes.
+    pub store: Box<dyn RouteStore>,
+    /// Host keys and algorithms.
+    pub bind: Bind,
+    /// Text shown before login.
+    pub banner: Option<String>,
+}
+
+/// A connection that has a permit.
+pub struct Arrival {
+    /// Its number since the start, for the log.
+    pub id: u64,
+    /// The accepted socket.
+    pub stream: TcpStream,
+    /// Where from.
+    pub peer: SocketAddr,
+    /// Its place.
+    pub permit: Permit,
+    /// Ends it from outside.
+    pub control: Arc<Control>,
+}
+
+/// What is known for the end line.
+#[derive(Default)]
+struct Told {
+    user: Option<String>,
+    up: u64,
+    down: u64,
+}
+
+/// Lives one session and writes its end line.
+pub fn run(world: &Arc<World>, arrival: Arrival) {
+    let started = Instant::now();
+    let (id, peer, control) = (arrival.id, arrival.peer, Arc::clone(&arrival.control));
+    let mut told = Told::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| story(world, arrival, &mut told)));
+    let fault = match outcome {
+        Ok(Err(fault)) => control.reason().unwrap_or(fault),
+        Ok(Ok(())) => control.reason().unwrap_or(Fault::new(Side::Router, Stage::Relay, "ended")),
+        Err(_) => Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above"),
+    };
+    let user = told.user.map(|user| format!(" user=\"{}\"", shown(&user))).unwrap_or_default();
+    log::info!(
+        "end session={id}{user} peer={peer} side={} stage=\"{}\" reason=\"{}\" up={} down={} seconds={:.3}",
+        fault.side,
+        fault.stage,
+        fault.what.replace('"', "'"),
+        told.up,
+        told.down,
+        started.elapsed().as_secs_f64()
+    );
+}
+
+fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fault> {
+    let Arrival { id, stream, mut permit, control, .. } = arrival;
+    let deadline = Instant::now() + world.config.limits.login_timeout;
+    let max_offered = world.config.downstream.max_offered_keys;
+    let terms = Terms { session: id, banner: world.banner.clone(), deadline, control: Arc::clone(&control), max_offered };
+
+    let accepted = Accepted::new(&world.bind, stream, terms, judge(Arc::clone(world)))?;
+    let keyed = accepted.exchange()?;
+    let (proven, mut downstream) = keyed.prove()?;
+
+    permit.proven();
+    told.user = Some(proven.user().to_string());
+    log_proven(id, &proven, &downstream);
+    let route = find(world, &proven).inspect_err(|fault| control.end(fault.clone()));
+
+    let (ours, theirs) = halves(&control);
+    let waiting = Waiting { deadline, control: &control };
+    thread::scope(|scope| {
+        let user = proven.user().as_str();
+        let route = &route;
+        let upstream = thread::Builder::new().name(format!("upstream-{id}")).stack_size(STACK).spawn_scoped(scope, move || {
+            let _done = Done { control: waiting.control, side: Side::Upstream };
+            match route {
+                Ok(route) => relay_upstream(world, (id, user), route, waiting, theirs),
+                Err(_) => 0,
+            }
+        });
+        let upstream = upstream.map_err(|error| Fault::new(Side::Router, Stage::Dial, format!("no thread: {error}")))?;
+        let opened = relay_downstream((id, user), &mut downstream, route.as_ref().ok(), waiting, ours, &mut told.down);
+        // The client's socket is closed before the other thread is waited for: that may take as long as a name look-up.
+        drop(downstream);
+        told.up = upstream.join().unwrap_or_else(|_| {
+            control.end(Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above"));
+            0
+        });
+        opened
+    })
+}
+
+/// Whose key it is, by the store; every refusal is a line in the log.
+fn judge(world: Arc<World>) -> Judge {
+    Box::new(move |offered: &Offered| match world.store.owner(&offered.key) {
+        Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
+        Ok(Some(_)) => Verdict::Refused("the key is another user's".into()),
+        Ok(None) => Verdict::Refused("nobody has this key".into()),
+        Err(error) => Verdict::Unknown(error.0),
+    })
+}
+
+/// Finds the route of a user who has proven a key.
+fn find(world: &World, proven: &Proven) -> Result<Route, Fault> {
+    let fault = |what| Fault::new(Side::Store, Stage::Find, what);
+    let record = world.store.record(proven.user()).map_err(|error| fault(error.0))?;
+    let record = record.ok_or_else(|| fault("the user has no record; add one with: sftpproxy user add".into()))?;
+    Route::parse(proven.user(), &record, &world.config.defaults).map_err(|reasons| fault(format!("bad record: {reasons}")))
+}
+
+/// The client's side, from the proven key to the end.
+fn relay_downstream(
+    (id, user): (u64, &str),
+    downstream: &mut Downstream,
+    route: Option<&Route>,
+    waiting: Waiting<'_>,
+    half: Half,
+    bytes: &mut u64,
+) -> Result<(), Fault> {
+    let _done = Done { control: waiting.control, side: Side::Downstream };
+    if let Err(fault) = downstream.open() {
+        waiting.control.cut(fault.clone());
+        return Err(fault);
+    }
+    let mut watch = watch(id, user, route);
+    let login = || (!waiting.control.is_open() && route.is_some()).then_some(waiting.deadline);
+    *bytes = half.run(downstream, &mut watch, &login);
+    if !waiting.control.is_open() {
+        // Nobody is left to log in for.
+        waiting.control.cut(Fault::new(Side::Downstream, Stage::Open, "the client left before the upstream was open"));
+    }
+    Ok(())
+}
+
+/// What happens to each buffer of requests: nothing, yet.
+fn watch(_id: u64, _user: &str, _route: Option<&Route>) -> impl FnMut(&mut Vec<u8>) -> Result<(), String> {
+    |_| Ok(())
+}
+
+/// The side of the user's sshd, from the route to the end; returns the bytes that it was given.
+fn relay_upstream(world: &World, who: (u64, &str), route: &Route, waiting: Waiting<'_>, half: Half) -> u64 {
+    match open_upstream(world, who, route, waiting) {
+        Ok(mut upstream) => {
+            waiting.control.open();
+            half.run(&mut upstream, &mut |_| Ok(()), &|| None)
+        }
+        Err(fault) => {
+            waiting.control.end(fault);
+            0
+        }
+    }
+}
+
+fn open_upstream(world: &World, (id, user): (u64, &str), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {
+    let config = &world.config.upstream;
+    let trust = trust(world, route)?;
+
+    let dialed = dial(&route.remote, route.port, config, waiting)?;
+    let trusted = dialed.trust(&trust)?;
+    let host_key = format!("{} {}", trusted.host_key().kind(), trusted.host_key().fingerprint());
+    let upstream = trusted.log_in(route)?.open()?;
+
+    let (address, login, cipher) = (route.address(), shown(&route.login), upstream.ciphers().0);
+    let user = shown(user);
+    log::info!("open session={id} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" cipher={cipher}");
+    Ok(upstream)
+}
+
+/// What an operator has said about the upstream's host key.
+fn trust(world: &World, route: &Route) -> Result<Trust, Fault> {
+    let config = &world.config.upstream;
+    let file = config.known_hosts.clone().or_else(|| Some(config.account_home.as_ref()?.join(".ssh/known_hosts")));
+    let mut trust = Trust { pins: route.pins.clone(), known: known_hosts::Known::default(), file: String::new() };
+    let Some(file) = file else { return Ok(trust) };
+    trust.file = file.display().to_string();
+    match std::fs::read(&file) {
+        Ok(text) => trust.known = known_hosts::look_up(&String::from_utf8_lossy(&text), &route.remote, route.port),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        // A file that is there and cannot be read may revoke a key.
+        Err(error) => return Err(Fault::new(Side::Upstream, Stage::Trust, format!("{}: {error}", trust.file))),
+    }
+    Ok(trust)
+}
+
+fn log_proven(id: u64, proven: &Proven, downstream: &Downstream) {
+    log::info!(
+        "proven session={id} user=\"{}\" key=\"{} {}\" client=\"{}\" cipher={}",
+        shown(proven.user().as_str()),
+        proven.key().kind(),
+        proven.key().fingerprint(),
+        shown(&downstream.client_version()),
+        downstream.ciphers().0
+    );
+}
+
+/// Marks a side as done on every path, a panic included.
+struct Done<'a> {
+    control: &'a Control,
+    side: Side,
+}
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.control.cut(Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above"));
+        }
+        self.control.done(self.side);
+    }
+}
