@@ -1,4 +1,12 @@
-//! The tests with real parts, one binary.
+//! The tests of the whole: one binary, one file a feature. `world` has the parts (real sshd, real redis-server, our program).
+
+#[allow(dead_code, reason = "the world offers what the next test wants, not only what today's want")]
+mod world;
 
 mod admin;
+mod docker_case;
+mod install;
+mod signals;
 mod stores;
+mod tidy;
+mod transfer;

@@ -1,0 +1,189 @@
+# Settings of sftpproxy, all of them, each with its default. For a shell:
+#
+#     source properties.sh && sftpproxy
+#
+# Change what you want otherwise, or keep only those lines: an empty value and a missing line both mean the default. Each setting is
+# also an option: SFTPPROXY_REDIS_HOST is `sftpproxy --redis-host …`, and the option wins. Values stand in single quotes, so that a
+# password may have any character but that quote. `sftpproxy check-config` tells what is wrong with them without starting.
+#
+# scripts/install makes /etc/sftpproxy/sftpproxy.env of this file, which is what the systemd service reads.
+
+# Addresses to listen on; empty = all, IPv4 and IPv6.
+# Value: IP[,IP…]
+export SFTPPROXY_ADDRESS=''
+
+# Port to listen on; 0 = any free one, which the log names.
+# Value: PORT
+export SFTPPROXY_PORT='5022'
+
+# Where host keys are made and kept; empty = $STATE_DIRECTORY, /var/lib/sftpproxy for root, else ~/.local/state/sftpproxy.
+# Value: DIR
+export SFTPPROXY_STATE_DIR=''
+
+# Host keys shown to clients, one of each type; empty = made in the state directory at first start.
+# Value: FILE[,FILE…]
+export SFTPPROXY_PRIVATEKEY_PATH=''
+
+# Public half of the first host key; only compared with it.
+# Value: FILE
+export SFTPPROXY_PUBLICKEY_PATH=''
+
+# User (number or name) to become after the port is bound and the host keys are read, when started as root.
+# Value: UID
+export SFTPPROXY_USERID=''
+
+# Group (number or name) to become likewise; empty = the user's own.
+# Value: GID
+export SFTPPROXY_GROUPID=''
+
+# Start directory of a user whose record has no home; empty = what the upstream says.
+# Value: PATH
+export SFTPPROXY_HOME=''
+
+# Login at the upstream when the record has no user; empty = the user's own name.
+# Value: NAME
+export SFTPPROXY_CLIENT_USER=''
+
+# Routes in this TOML file instead of Redis.
+# Value: FILE
+export SFTPPROXY_ROUTES_FILE=''
+
+# Redis server.
+# Value: HOST
+export SFTPPROXY_REDIS_HOST='localhost'
+
+# Its port.
+# Value: PORT
+export SFTPPROXY_REDIS_PORT='6379'
+
+# Its database.
+# Value: NUMBER
+export SFTPPROXY_REDIS_DB='1'
+
+# Its password; empty = none.
+# Value: PASSWORD
+export SFTPPROXY_REDIS_PASSWORD=''
+
+# Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ for an ACL user.
+# Value: URL
+export SFTPPROXY_REDIS_URL=''
+
+# What all keys in Redis begin with.
+# Value: TEXT
+export SFTPPROXY_REDIS_PREFIX='pysftpproxy:'
+
+# Time limit for a connection to Redis.
+# Value: SECONDS
+export SFTPPROXY_REDIS_CONNECT_TIMEOUT='2'
+
+# Time limit for an answer of Redis.
+# Value: SECONDS
+export SFTPPROXY_REDIS_COMMAND_TIMEOUT='2'
+
+# Connections to Redis at most.
+# Value: NUMBER
+export SFTPPROXY_REDIS_POOL_SIZE='8'
+
+# Private key for upstreams when the record has none; empty = ssh-agent, then ~/.ssh/id_ed25519, id_ecdsa, id_rsa.
+# Value: FILE
+export SFTPPROXY_UPSTREAM_KEY_PATH=''
+
+# Where a record's key that is not an absolute path is looked for; empty = keys in the state directory.
+# Value: DIR
+export SFTPPROXY_UPSTREAM_KEYS_DIR=''
+
+# Host keys of upstreams without a pin in the record; empty = ~/.ssh/known_hosts.
+# Value: FILE
+export SFTPPROXY_KNOWN_HOSTS=''
+
+# Time limit for the TCP connection to one address of an upstream.
+# Value: SECONDS
+export SFTPPROXY_UPSTREAM_CONNECT_TIMEOUT='10'
+
+# Time limit for the SSH key exchange with an upstream.
+# Value: SECONDS
+export SFTPPROXY_UPSTREAM_EXCHANGE_TIMEOUT='10'
+
+# Time limit for login and opening of sftp at an upstream.
+# Value: SECONDS
+export SFTPPROXY_UPSTREAM_LOGIN_TIMEOUT='15'
+
+# Ciphers towards upstreams, preferred first.
+# Value: LIST
+export SFTPPROXY_UPSTREAM_CIPHERS='chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr'
+
+# MACs towards upstreams; empty = libssh2's list.
+# Value: LIST
+export SFTPPROXY_UPSTREAM_MACS=''
+
+# Key exchange towards upstreams; empty = libssh2's list.
+# Value: LIST
+export SFTPPROXY_UPSTREAM_KEX=''
+
+# Host key algorithms towards upstreams; empty = libssh2's list.
+# Value: LIST
+export SFTPPROXY_UPSTREAM_HOSTKEY_ALGORITHMS=''
+
+# Time limit from accept to the open upstream channel.
+# Value: SECONDS
+export SFTPPROXY_LOGIN_TIMEOUT='60'
+
+# How long sessions may go on after the first SIGTERM or SIGINT.
+# Value: SECONDS
+export SFTPPROXY_DRAIN_TIMEOUT='30'
+
+# Connections at the same time.
+# Value: NUMBER
+export SFTPPROXY_MAX_SESSIONS='1000'
+
+# Connections at the same time that have not yet proven a key.
+# Value: NUMBER
+export SFTPPROXY_MAX_STARTUPS='300'
+
+# Keys that a client may offer before it is disconnected.
+# Value: NUMBER
+export SFTPPROXY_MAX_OFFERED_KEYS='20'
+
+# Text shown to clients before they log in.
+# Value: FILE
+export SFTPPROXY_BANNER=''
+
+# Ciphers towards clients.
+# Value: LIST
+export SFTPPROXY_CIPHERS='chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr'
+
+# MACs towards clients, for ciphers that need one.
+# Value: LIST
+export SFTPPROXY_MACS='hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512'
+
+# Key exchange towards clients; what the installed libssh does not know is left out.
+# Value: LIST
+export SFTPPROXY_KEX='mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,diffie-hellman-group14-sha256'
+
+# Signatures of our host keys.
+# Value: LIST
+export SFTPPROXY_HOSTKEY_ALGORITHMS='ssh-ed25519,ecdsa-sha2-nistp521,ecdsa-sha2-nistp384,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256'
+
+# Signatures of users' keys that are accepted.
+# Value: LIST
+export SFTPPROXY_PUBKEY_ALGORITHMS='ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp521,ecdsa-sha2-nistp384,ecdsa-sha2-nistp256,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256'
+
+# Smallest RSA key, of hosts and users, towards clients.
+# Value: BITS
+export SFTPPROXY_RSA_MIN_SIZE='2048'
+
+# What is logged: error, warn, info, debug, trace, or a filter as env_logger takes it, such as info,sftpproxy::file=off.
+# Value: FILTER
+export SFTPPROXY_LOG='info'
+
+# Log to this file, rotated, instead of standard error.
+# Value: FILE
+export SFTPPROXY_LOG_FILE=''
+
+# Size at which the log file is rotated.
+# Value: MIB
+export SFTPPROXY_LOG_FILE_SIZE='10'
+
+# Rotated log files to keep.
+# Value: NUMBER
+export SFTPPROXY_LOG_FILE_COUNT='5'

@@ -1,0 +1,50 @@
+//! scripts/install into a folder: what a package would have, and that it can be taken away again.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use sftpproxy::config::SETTINGS;
+
+use crate::world::process::run;
+
+fn install(folder: &Path, more: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install");
+    let mut command = Command::new(script);
+    run(command.args(["--program", env!("CARGO_BIN_EXE_sftpproxy"), "--prefix", "/usr", "--destdir"]).arg(folder).args(more))
+        .success()
+}
+
+#[test]
+fn installation_puts_program_unit_and_settings_in_place_and_keeps_settings_that_are_there() {
+    let folder = tempfile::tempdir().unwrap();
+    install(folder.path(), &[]);
+    let path = |name: &str| folder.path().join(name);
+    let mode = |name: &str| path(name).metadata().unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode() & 0o777;
+    assert_eq!(mode("usr/bin/sftpproxy"), 0o755);
+    assert_eq!(mode("etc/sftpproxy/sftpproxy.env"), 0o640);
+    let unit = std::fs::read_to_string(path("etc/systemd/system/sftpproxy.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/usr/bin/sftpproxy\n") && unit.contains("\nType=notify\n"), "{unit}");
+    let settings = std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap();
+    let lines: Vec<_> = settings.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
+    let expected: Vec<_> = SETTINGS.iter().map(|setting| format!("{}='{}'", setting.variable(), setting.default)).collect();
+    assert_eq!(lines, expected);
+
+    std::fs::write(path("etc/sftpproxy/sftpproxy.env"), "SFTPPROXY_PORT='2222'\n").unwrap();
+    install(folder.path(), &[]);
+    assert_eq!(std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap(), "SFTPPROXY_PORT='2222'\n");
+    install(folder.path(), &["--uninstall"]);
+    assert!(!path("usr/bin/sftpproxy").exists() && !path("etc/systemd/system/sftpproxy.service").exists());
+    assert!(path("etc/sftpproxy/sftpproxy.env").exists(), "an operator's settings are gone");
+}
+
+#[test]
+fn the_service_may_do_as_little_as_systemd_calls_ok() {
+    if run(Command::new("sh").args(["-c", "command -v systemd-analyze"])).code != 0 {
+        eprintln!("systemd-analyze is not installed: this test tells nothing");
+        return;
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/sftpproxy.service");
+    let mut command = Command::new("systemd-analyze");
+    run(command.args(["security", "--offline=true", "--threshold=20", "--no-pager"]).arg(unit)).success();
+}
