@@ -216,13 +216,13 @@ pub fn list(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'
         }));
         rows.push(match route {
             Ok(route) => vec![
-                user.to_string(),
-                format!("{}@{}", route.login, route.address()),
-                route.home.unwrap_or_else(|| "-".into()),
+                shown(user.as_str()),
+                format!("{}@{}", shown(&route.login), route.address()),
+                route.home.map_or_else(|| "-".into(), |home| shown(&home)),
                 number.to_string(),
                 if number == 0 { "no key" } else { "" }.to_owned(),
             ],
-            Err(reason) => vec![user.to_string(), "-".into(), "-".into(), number.to_string(), format!("FAULT: {reason}")],
+            Err(reason) => vec![shown(user.as_str()), "-".into(), "-".into(), number.to_string(), format!("FAULT: {reason}")],
         });
     }
     if matches.get_flag("json") {
@@ -303,7 +303,7 @@ fn describe(console: &mut Console<'_>, user: &UserName, record: Option<&Record>,
         }
     }
     for key in keys {
-        writeln!(console.out, "  key {}", shown(key.row().join(" ").trim_end()))?;
+        writeln!(console.out, "  key {}", key.row().join(" ").trim_end())?;
     }
     Ok(())
 }

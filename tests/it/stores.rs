@@ -263,6 +263,28 @@ fn both_stores_lose_nothing_to_writers_at_the_same_time() {
 }
 
 #[test]
+fn of_writers_who_want_the_same_key_at_the_same_time_exactly_one_gets_it_in_both_stores() {
+    both(|store| {
+        let barrier = std::sync::Barrier::new(4);
+        let won = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (barrier, won) = (&barrier, &won);
+                scope.spawn(move || {
+                    for round in 0..25 {
+                        barrier.wait();
+                        let user = name(&format!("u{writer}-{round}"));
+                        let put = store.put(&user, Aim::Create, &Record::new(), &[with_comment(round)]);
+                        won.fetch_add(usize::from(put.is_ok()), std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!((won.into_inner(), store.users().unwrap().len(), store.keys().unwrap().len()), (25, 25, 25));
+    });
+}
+
+#[test]
 fn redis_data_of_the_contract_are_read_as_they_are() {
     let redis = Redis::start(&[]);
     redis.cli(&["SET", &format!("pysftpproxy:pubkey:{}", key(1).base64()), "alice"]);
