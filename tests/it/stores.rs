@@ -27,9 +27,12 @@ pub struct Redis {
 
 impl Redis {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_at(free_port(), arguments)
+    }
+
+    fn start_at(port: u16, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let port = free_port();
         let child = Self::spawn(port, folder.path(), &arguments);
         let mut redis = Self { child, folder, port, arguments };
         redis.await_ready();
@@ -389,6 +392,20 @@ fn a_redis_that_hangs_costs_no_more_than_the_limits() {
     }
     redis.signal("-CONT");
     assert_eq!((pooled.owner(&key(1)), fresh.owner(&key(1))), (Ok(None), Ok(None)));
+}
+
+#[test]
+fn a_failure_that_nobody_waited_for_is_not_told_to_who_asks_later() {
+    // Takes connections and never answers; when it goes, those that wait in its queue are reset.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let store = RedisStore::new(&redis_config(port)).unwrap();
+    store.owner(&key(1)).unwrap_err();
+    drop(silent);
+    let _redis = Redis::start_at(port, &[]);
+    for _ in 0..8 {
+        assert_eq!(store.owner(&key(1)), Ok(None));
+    }
 }
 
 #[test]
