@@ -207,7 +207,11 @@ fn dead_entries_of_old_data_are_pointed_at_and_can_be_removed() {
     let print = key(1).fingerprint().to_string();
     site.run(&["key", "remove", "alice", &print, "--yes"]).done().says("1 key removed");
     site.run(&["key", "remove", "a\tb", "AAAA", "--yes"]).done();
-    site.run(&["user", "remove", "gone", "--yes"]).done().says("(no record)");
+    let old = key(2).fingerprint().to_string();
+    let added = site.run(&["user", "add", "gone"]);
+    assert!(added.done().err.contains("an old key of this name") && added.err.contains(&old), "{}", added.err);
+    redis.cli(&["DEL", "pysftpproxy:user:gone"]);
+    site.run(&["user", "remove", "gone", "--yes"]).done().says("(no record)").says(&old);
     assert_eq!(redis.cli(&["KEYS", "*pubkey*"]), list);
 }
 

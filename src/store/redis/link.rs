@@ -211,7 +211,7 @@ impl Links {
         }
         if has("NOPERM") {
             return format!(
-                ": allow the ACL user ~{}* and +@read, for the commands that change routes +@write +@transaction too",
+                ": allow the ACL user ~{}* and +@read +select, for the commands that change routes +@write +@transaction too",
                 shown(&self.prefix)
             );
         }
