@@ -68,7 +68,7 @@ pub fn list(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'
         return Ok(print::json(console.out, &Value::Array(all))?);
     }
     let rows: Vec<_> =
-        judged.iter().map(|key| std::iter::once(key.stored.user.clone()).chain(key.row()).collect::<Vec<_>>()).collect();
+        judged.iter().map(|key| std::iter::once(shown(&key.stored.user)).chain(key.row()).collect::<Vec<_>>()).collect();
     print::table(console.out, &["USER", "TYPE", "FINGERPRINT", "COMMENT"], &rows)?;
     let dead = judged.iter().filter(|key| key.dead.is_some()).count();
     if dead > 0 {

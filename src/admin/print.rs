@@ -1,4 +1,4 @@
-//! How results look: tables for people, JSON for programs. Everything that a store holds is shown escaped.
+//! How results look: tables for people, JSON for programs. What a store holds is escaped where a row is made of it.
 
 use std::io::{self, Write};
 
@@ -11,13 +11,12 @@ use crate::store::StoredKey;
 
 /// Prints rows in columns under a heading.
 pub fn table(out: &mut dyn Write, heading: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| shown(cell)).collect()).collect();
     let width = |column: usize| {
         rows.iter().map(|row| row[column].chars().count()).chain([heading[column].len()]).max().unwrap_or_default()
     };
     let widths: Vec<_> = (0..heading.len()).map(width).collect();
     let heading: Vec<_> = heading.iter().map(|name| (*name).to_owned()).collect();
-    for row in std::iter::once(&heading).chain(&rows) {
+    for row in std::iter::once(&heading).chain(rows) {
         let line: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         writeln!(out, "{}", line.join("  ").trim_end())?;
     }
@@ -73,15 +72,15 @@ impl<'a> Judged<'a> {
         Self { stored, key, dead }
     }
 
-    /// Type, fingerprint or what is stored, comment.
+    /// Type, fingerprint or what is stored, comment; escaped.
     pub fn row(&self) -> Vec<String> {
         let (kind, print) = match &self.key {
             Some(key) => (key.kind().to_owned(), key.fingerprint().to_string()),
-            None => ("-".into(), self.stored.base64.chars().take(60).collect()),
+            None => ("-".into(), shown(&self.stored.base64).chars().take(60).collect()),
         };
         let note = match &self.dead {
             Some(reason) => format!("DEAD: {reason}"),
-            None => self.stored.comment.clone(),
+            None => shown(&self.stored.comment),
         };
         vec![kind, print, note]
     }

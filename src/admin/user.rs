@@ -1,7 +1,6 @@
 //! `user add|list|show|remove`: users and their routes.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
@@ -12,9 +11,9 @@ use super::{
     user_name, yes_option,
 };
 use crate::error::shown;
-use crate::identity::UserName;
+use crate::identity::{PublicKey, UserName};
 use crate::route::{FIELDS, Pin, Record, Route, parse_pins};
-use crate::store::{Aim, StoreError};
+use crate::store::{Aim, StoreError, StoredKey};
 
 /// The options that are fields of the record: option, field, value, help.
 const OPTIONS: [(&str, &str, &str, &str); 5] = [
@@ -87,6 +86,9 @@ pub fn add(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'_
     context.store.put(&user, aim, &fields, &keys)?;
     tell_changes(console, &user, aim, &old, &fields)?;
     key::tell_added(console, &user, &keys, &stored)?;
+    if aim == Aim::Create {
+        tell_revived(console, &user, &keys, &stored)?;
+    }
     if keys.is_empty() && stored.iter().all(|key| key.user != user.as_str()) {
         writeln!(console.err, "the user has no key yet: sftpproxy key add {} FILE", shown(user.as_str()))?;
     }
@@ -165,9 +167,29 @@ fn tell_changes(console: &mut Console<'_>, user: &UserName, aim: Aim, old: &Reco
     Ok(())
 }
 
+/// Keys that named the user while there was no record were dead; the new record makes them good, which nobody may have meant.
+fn tell_revived(
+    console: &mut Console<'_>,
+    user: &UserName,
+    keys: &[(PublicKey, String)],
+    stored: &[StoredKey],
+) -> Result<(), Trouble> {
+    let given = |entry: &StoredKey| keys.iter().any(|(key, _)| key.base64() == entry.base64);
+    for entry in stored.iter().filter(|entry| entry.user == user.as_str() && !given(entry)) {
+        let row = Judged::new(entry, &|_| true).row().join(" ");
+        let name = shown(user.as_str());
+        writeln!(
+            console.err,
+            "an old key of this name was left in the store, look whether {name} shall have it: {}",
+            row.trim_end()
+        )?;
+    }
+    Ok(())
+}
+
 /// What is left to do: the upstream must let the router in and its host key must be known; then the user can connect.
 fn tell_next(context: &Context<'_>, console: &mut Console<'_>, user: &UserName, route: &Route) -> Result<(), Trouble> {
-    match crate::upstream::public_keys(route.key.as_deref().map(Path::new), context.upstream) {
+    match crate::upstream::public_keys(route.key.as_deref(), context.upstream) {
         Ok(lines) => {
             let account = format!("{} at {}", shown(&route.login), route.address());
             writeln!(console.out, "\nauthorized_keys of {account} must have (one line is enough):")?;
@@ -216,13 +238,13 @@ pub fn list(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'
         }));
         rows.push(match route {
             Ok(route) => vec![
-                user.to_string(),
-                format!("{}@{}", route.login, route.address()),
-                route.home.unwrap_or_else(|| "-".into()),
+                shown(user.as_str()),
+                format!("{}@{}", shown(&route.login), route.address()),
+                route.home.map_or_else(|| "-".into(), |home| shown(&home)),
                 number.to_string(),
                 if number == 0 { "no key" } else { "" }.to_owned(),
             ],
-            Err(reason) => vec![user.to_string(), "-".into(), "-".into(), number.to_string(), format!("FAULT: {reason}")],
+            Err(reason) => vec![shown(user.as_str()), "-".into(), "-".into(), number.to_string(), format!("FAULT: {reason}")],
         });
     }
     if matches.get_flag("json") {
@@ -303,7 +325,7 @@ fn describe(console: &mut Console<'_>, user: &UserName, record: Option<&Record>,
         }
     }
     for key in keys {
-        writeln!(console.out, "  key {}", shown(key.row().join(" ").trim_end()))?;
+        writeln!(console.out, "  key {}", key.row().join(" ").trim_end())?;
     }
     Ok(())
 }

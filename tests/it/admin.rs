@@ -146,7 +146,9 @@ fn what_is_wrong_is_refused_with_each_reason_and_nothing_is_written() {
             (&["carol", "--update"], &["no user \"carol\""]),
         ] {
             let ran = site.run(&[&["user", "add"], arguments].concat());
-            reasons.iter().for_each(|reason| drop(ran.refused(reason)));
+            for reason in reasons {
+                ran.refused(reason);
+            }
             assert_eq!(ran.out, "");
         }
         // The port is closed: nothing can be looked at, so nothing is pinned and nobody added.
@@ -192,20 +194,25 @@ fn dead_entries_of_old_data_are_pointed_at_and_can_be_removed() {
     redis.cli(&["SET", &format!("pysftpproxy:pubkey:{whole}"), "alice"]);
     redis.cli(&["SET", &format!("pysftpproxy:pubkey:{}", key(2).base64()), "gone"]);
     redis.cli(&["SET", "pysftpproxy:pubkey:AAAA", "a\tb"]);
-    redis.cli(&["RPUSH", "pysftpproxy:pubkey:list", "alice"]);
-    let list = site.run(&["key", "list"]);
-    list.done().says("DEAD: the whole line is stored").says("DEAD: its user has no record").says("DEAD: it names no user");
-    assert!(list.err.contains("4 dead"), "{}", list.err);
+    let list = format!("pysftpproxy:pubkey:{}", key(3).base64());
+    redis.cli(&["RPUSH", &list, "alice"]);
+    let ran = site.run(&["key", "list"]);
+    ran.done().says("DEAD: the whole line is stored").says("DEAD: its user has no record").says("DEAD: it names no user");
+    assert!(ran.err.contains("4 dead"), "{}", ran.err);
     let json = site.run(&["key", "list", "--json"]).json();
     assert!(json.as_array().unwrap().iter().all(|key| key["dead"].is_string()), "{json}");
-    site.run(&["user", "list"]).done().says("FAULT: port: \\\"x").says("alice@10.0.0.7:22");
+    site.run(&["user", "list"]).done().says("FAULT: port: \"x\\u{1b}[2J\" is not a port").says("alice@10.0.0.7:22");
     site.run(&["user", "show", "gone"]).refused("only 1 dead key");
 
     let print = key(1).fingerprint().to_string();
     site.run(&["key", "remove", "alice", &print, "--yes"]).done().says("1 key removed");
     site.run(&["key", "remove", "a\tb", "AAAA", "--yes"]).done();
-    site.run(&["user", "remove", "gone", "--yes"]).done().says("(no record)");
-    assert_eq!(redis.cli(&["KEYS", "*pubkey*"]), "pysftpproxy:pubkey:list");
+    let old = key(2).fingerprint().to_string();
+    let added = site.run(&["user", "add", "gone"]);
+    assert!(added.done().err.contains("an old key of this name") && added.err.contains(&old), "{}", added.err);
+    redis.cli(&["DEL", "pysftpproxy:user:gone"]);
+    site.run(&["user", "remove", "gone", "--yes"]).done().says("(no record)").says(&old);
+    assert_eq!(redis.cli(&["KEYS", "*pubkey*"]), list);
 }
 
 #[test]

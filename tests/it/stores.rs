@@ -27,9 +27,12 @@ pub struct Redis {
 
 impl Redis {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_at(free_port(), arguments)
+    }
+
+    fn start_at(port: u16, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let arguments: Vec<_> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let port = free_port();
         let child = Self::spawn(port, folder.path(), &arguments);
         let mut redis = Self { child, folder, port, arguments };
         redis.await_ready();
@@ -263,6 +266,28 @@ fn both_stores_lose_nothing_to_writers_at_the_same_time() {
 }
 
 #[test]
+fn of_writers_who_want_the_same_key_at_the_same_time_exactly_one_gets_it_in_both_stores() {
+    both(|store| {
+        let barrier = std::sync::Barrier::new(4);
+        let won = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let (barrier, won) = (&barrier, &won);
+                scope.spawn(move || {
+                    for round in 0..25 {
+                        barrier.wait();
+                        let user = name(&format!("u{writer}-{round}"));
+                        let put = store.put(&user, Aim::Create, &Record::new(), &[with_comment(round)]);
+                        won.fetch_add(usize::from(put.is_ok()), std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert_eq!((won.into_inner(), store.users().unwrap().len(), store.keys().unwrap().len()), (25, 25, 25));
+    });
+}
+
+#[test]
 fn redis_data_of_the_contract_are_read_as_they_are() {
     let redis = Redis::start(&[]);
     redis.cli(&["SET", &format!("pysftpproxy:pubkey:{}", key(1).base64()), "alice"]);
@@ -367,6 +392,20 @@ fn a_redis_that_hangs_costs_no_more_than_the_limits() {
     }
     redis.signal("-CONT");
     assert_eq!((pooled.owner(&key(1)), fresh.owner(&key(1))), (Ok(None), Ok(None)));
+}
+
+#[test]
+fn a_failure_that_nobody_waited_for_is_not_told_to_who_asks_later() {
+    // Takes connections and never answers; when it goes, those that wait in its queue are reset.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let store = RedisStore::new(&redis_config(port)).unwrap();
+    store.owner(&key(1)).unwrap_err();
+    drop(silent);
+    let _redis = Redis::start_at(port, &[]);
+    for _ in 0..8 {
+        assert_eq!(store.owner(&key(1)), Ok(None));
+    }
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn remove_at(list: &mut Array, index: usize) {
         Some(next) => {
             let own = next.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
             let prefix = format!("{before}{}", parted(own).1);
-            next.decor_mut().set_prefix(prefix);
+            next.decor_mut().set_prefix(if index == 0 && !prefix.contains('\n') { String::new() } else { prefix });
         }
         None => {
             let trailing = format!("{before}{}", parted(list.trailing().as_str().unwrap_or_default()).1);
@@ -135,9 +135,10 @@ pub fn remove_key(document: &mut DocumentMut, user: &str, base64: &str) -> bool 
     }
     let Some(list) = entry.get_mut("keys").and_then(Item::as_array_mut) else { return false };
     let before = list.len();
-    loop {
-        let Some(index) = list.iter().position(is_it) else { break };
-        remove_at(list, index);
+    for index in (0..before).rev() {
+        if list.get(index).is_some_and(is_it) {
+            remove_at(list, index);
+        }
     }
     list.len() < before
 }

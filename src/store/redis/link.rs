@@ -17,8 +17,9 @@ use crate::store::StoreError;
 /// What a call may take beyond the connect limit before it is told that there is no connection: threads have to be woken.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// How long one wait for the pool lasts: r2d2 wakes nobody when a broken connection makes room, so who waits asks again.
-const SLICE: Duration = Duration::from_millis(50);
+/// How long one wait for the pool lasts: r2d2 wakes nobody when a broken connection makes room, so who waits asks again. Each asking
+/// begins one more connect, up to the pool's size, so it is not done more often than that.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// A connection, or why there is none.
 pub struct Link {
@@ -210,7 +211,7 @@ impl Links {
         }
         if has("NOPERM") {
             return format!(
-                ": allow the ACL user ~{}* and +@read, for the commands that change routes +@write +@transaction too",
+                ": allow the ACL user ~{}* and +@read +select, for the commands that change routes +@write +@transaction too",
                 shown(&self.prefix)
             );
         }
