@@ -1,0 +1,3 @@
+//! All tests that need the world, in one binary.
+
+mod home;
