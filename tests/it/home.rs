@@ -66,7 +66,7 @@ impl Server {
             HANDLE => self.handle = reply[9..].to_vec(),
             NAME if kind.short() == "readdir" => reply = names(&reply),
             ATTRS => reply.truncate(reply.len() - 8),                          // times
-            EXTENDED_REPLY if kind.short() == "statvfs" => reply.truncate(21), // free blocks
+            EXTENDED_REPLY if kind.short().ends_with("statvfs") => reply.truncate(21), // free blocks
             _ => {}
         }
         reply

@@ -1,3 +1,4 @@
 //! All tests that need the world, in one binary.
 
 mod home;
+mod raw;
