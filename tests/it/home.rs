@@ -65,7 +65,7 @@ impl Server {
         match reply[0] {
             HANDLE => self.handle = reply[9..].to_vec(),
             NAME if kind.short() == "readdir" => reply = names(&reply),
-            ATTRS => reply.truncate(reply.len() - 8),                          // times
+            ATTRS => reply.truncate(reply.len() - 8), // times
             EXTENDED_REPLY if kind.short().ends_with("statvfs") => reply.truncate(21), // free blocks
             _ => {}
         }

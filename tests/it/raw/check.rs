@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::transport::{KEXINIT, Offer, Transport};
-use super::{Answer, Client, Key, Login, REQUEST_FAILURE};
+use super::transport::KEXINIT;
+use super::{Answer, Client, Key, Login, Offer, REQUEST_FAILURE, Transport};
 
 /// An sshd that serves connections one by one, as inetd would have it: no port to choose, nothing to wait for.
 struct Sshd {
@@ -136,8 +136,8 @@ fn a_real_sshd_answers_the_raw_clients_other_mischief_as_the_standards_say() {
     let mut sshd = Sshd::new(&[&key]);
     let mut client = sshd.client();
     assert_eq!(client.login(&Login::new(&me(), &key)).unwrap(), Answer::Success);
-    assert_eq!(client.open("unheard-of", 1, 1).unwrap(), Err(2), "OpenSSH's answer, where RFC 4254 has 3");
-    let channel = client.open("session", 0, 32_768).unwrap().unwrap();
+    assert_eq!(client.open("unheard-of", 1, 1, &[]).unwrap(), Err(2), "OpenSSH's answer, where RFC 4254 has 3");
+    let channel = client.open("session", 0, 32_768, &[]).unwrap().unwrap();
     assert!(!client.request(&channel, "unheard-of", b"").unwrap());
     client.global_request("unheard-of", true, b"").unwrap();
     client.expect(REQUEST_FAILURE).unwrap();
