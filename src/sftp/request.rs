@@ -69,7 +69,8 @@ impl Operation<'_> {
     }
 }
 
-/// The request stream of one session. Memory: at most one packet of [`MAX_PACKET`] bytes is held back, besides the caller's buffer.
+/// The request stream of one session. Memory: besides the caller's buffer at most one packet of [`MAX_PACKET`] bytes is held back, and
+/// while a buffer is rewritten it grows by `home` for each path in it (a request with a path has 14 bytes or more).
 #[derive(Debug)]
 pub struct Requests {
     home: Option<String>,
