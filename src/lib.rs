@@ -5,6 +5,9 @@
 // Pure: no I/O, no clock, no log.
 pub mod wire;
 
+pub mod path;
+pub mod sftp;
+
 pub mod error;
 pub mod identity;
 pub mod known_hosts;

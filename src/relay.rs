@@ -282,8 +282,8 @@ impl Half {
     fn recycle(&mut self) {
         if let Some((mut buffer, _)) = self.front.take() {
             buffer.clear();
-            // A buffer that a rewritten path made larger is not kept.
-            if buffer.capacity() <= BUFFER {
+            // A buffer that was made anew for rewritten paths has another size and is not kept.
+            if buffer.capacity() == BUFFER {
                 let _ = self.used.try_send(buffer);
             }
         }

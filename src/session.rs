@@ -12,17 +12,22 @@ use std::time::Instant;
 use crate::admission::Permit;
 use crate::config::Config;
 use crate::downstream::{Accepted, Downstream, Judge, Terms, Verdict};
-use crate::error::{Fault, Side, Stage, shown};
+use crate::error::{Fault, Side, Stage, shown, shown_bytes};
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven};
 use crate::known_hosts;
 use crate::relay::{Control, Half, halves};
 use crate::route::Route;
+use crate::sftp::Effect;
+use crate::sftp::request::{Operation, Requests};
 use crate::store::RouteStore;
 use crate::upstream::{Trust, Upstream, Waiting, dial};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
 pub const STACK: usize = 1024 * 1024;
+
+/// The log's target of file operations, so that they can be silenced alone: `SFTPPROXY_LOG=info,sftpproxy::file=off`.
+const FILES: &str = "sftpproxy::file";
 
 /// What all sessions share.
 pub struct World {
@@ -162,9 +167,31 @@ fn relay_downstream(
     Ok(())
 }
 
-/// What happens to each buffer of requests: nothing, yet.
-fn watch(_id: u64, _user: &str, _route: Option<&Route>) -> impl FnMut(&mut Vec<u8>) -> Result<(), String> {
-    |_| Ok(())
+/// What happens to each buffer of requests: paths are resolved against the start directory, file operations are logged. With neither
+/// to do, nothing.
+fn watch(id: u64, user: &str, route: Option<&Route>) -> impl FnMut(&mut Vec<u8>) -> Result<(), String> {
+    let home = route.and_then(|route| route.home.clone());
+    let looked_at = home.is_some() || log::log_enabled!(target: FILES, log::Level::Info);
+    let mut requests = looked_at.then(|| Requests::new(home.as_deref()));
+    let user = shown(user);
+    move |buffer| match &mut requests {
+        Some(requests) => {
+            requests.pass(buffer, &mut |operation| log_operation(id, &user, operation)).map_err(|error| error.to_string())
+        }
+        None => Ok(()),
+    }
+}
+
+/// One line for each file operation; those that only look at attributes are for debugging.
+fn log_operation(id: u64, user: &str, operation: &Operation<'_>) {
+    let level = if operation.kind.effect == Effect::Look { log::Level::Debug } else { log::Level::Info };
+    if !log::log_enabled!(target: FILES, level) {
+        return;
+    }
+    let second = operation.second.map(|path| format!(" to=\"{}\"", shown_bytes(path))).unwrap_or_default();
+    let flags = operation.flags.map(|flags| format!(" flags={flags}")).unwrap_or_default();
+    let path = shown_bytes(operation.path);
+    log::log!(target: FILES, level, "file session={id} user=\"{user}\" {} path=\"{path}\"{second}{flags}", operation.name());
 }
 
 /// The side of the user's sshd, from the route to the end; returns the bytes that it was given.

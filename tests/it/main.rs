@@ -3,8 +3,12 @@
 #[allow(dead_code, reason = "the world offers what the next test wants, not only what today's want")]
 mod world;
 
+#[allow(dead_code, reason = "the hostile client can do what the next attack wants")]
+mod raw;
+
 mod admin;
 mod docker_case;
+mod home;
 mod install;
 mod signals;
 mod stores;

@@ -1,0 +1,2 @@
+#![no_main]
+libfuzzer_sys::fuzz_target!(|line: &str| drop(sftpproxy::identity::PublicKey::from_line(line)));
