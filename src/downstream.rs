@@ -98,7 +98,8 @@ impl Accepted {
         let proof = Rc::new(RefCell::new(Proof { id, max_offered, ..Proof::default() }));
         let theirs = Rc::clone(&proof);
         let answer = Box::new(move |request: &AuthRequest| theirs.borrow_mut().answer(request, &mut judge));
-        let session = ServerSession::new(bind, stream, banner, answer).map_err(|what| Fault::new(Side::Downstream, Stage::Accept, what))?;
+        let session =
+            ServerSession::new(bind, stream, banner, answer).map_err(|what| Fault::new(Side::Downstream, Stage::Accept, what))?;
         Ok(Self { session, waiting: Waiting { deadline, control }, proof })
     }
 

@@ -40,7 +40,11 @@ pub fn load(config: &Config, make: bool) -> Result<Vec<HostKey>, String> {
         let key = read(&path)?;
         // libssh holds one key of each kind and would silently replace the first.
         if let Some(same) = keys.iter().find(|other| family(&other.public) == family(&key.public)) {
-            return Err(format!("host keys {} and {} are of the same type; give one of each", same.path.display(), path.display()));
+            return Err(format!(
+                "host keys {} and {} are of the same type; give one of each",
+                same.path.display(),
+                path.display()
+            ));
         }
         keys.push(key);
     }

@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn patterns_negations_comments_and_bad_lines_are_read_as_openssh_does() {
-        let file = format!("# h {A}\nH,other {A}\n*.example.org,!bad.example.org {B}\nh rubbish\n@cert-authority h {B}\nh ssh-ed25519 AAAA\n");
+        let file = format!(
+            "# h {A}\nH,other {A}\n*.example.org,!bad.example.org {B}\nh rubbish\n@cert-authority h {B}\nh ssh-ed25519 AAAA\n"
+        );
         check(&file, "h", 22, &[A]);
         check(&file, "x.example.org", 22, &[B]);
         check(&file, "bad.example.org", 22, &[]);

@@ -73,7 +73,8 @@ pub struct Wake {
 impl Wake {
     /// Makes one; an error is the lack of descriptors.
     pub fn new() -> Result<Self, String> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
+        let event =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
         Ok(Self { event, asleep: AtomicBool::new(false) })
     }
 
@@ -87,7 +88,13 @@ impl Wake {
 
     /// Sleeps until `fd` has one of `events` (or an error), somebody wakes this thread, or `until` has come. `idle` is asked once
     /// more after this thread has announced its sleep: `false` = there is something to do after all.
-    pub fn sleep(&self, fd: RawFd, events: PollFlags, until: Option<Instant>, idle: impl FnOnce() -> bool) -> Result<PollFlags, String> {
+    pub fn sleep(
+        &self,
+        fd: RawFd,
+        events: PollFlags,
+        until: Option<Instant>,
+        idle: impl FnOnce() -> bool,
+    ) -> Result<PollFlags, String> {
         self.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let result = if idle() { self.poll(fd, events, until) } else { Ok(PollFlags::empty()) };

@@ -1,6 +1,7 @@
 //! The program: arguments, log, privileges, run, exit code. In this order, because each step needs what the one before has set up
 //! and must not have what the one after gives up.
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -56,7 +57,11 @@ fn main() -> ExitCode {
                     upstream: &config.upstream,
                     port: config.port,
                 };
-                admin::run(name, matches, &context)
+                let (mut out, mut err, mut input) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
+                // Who is asked must also be able to see the question.
+                let interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
+                let mut console = admin::Console { out: &mut out, err: &mut err, input: &mut input, interactive };
+                admin::run(name, matches, &context, &mut console).into()
             }
             Err(reason) => failed(&reason),
         },
@@ -121,7 +126,12 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     ctrlc::set_handler(move || signalled.signal()).map_err(|error| format!("signals: {error}"))?;
     for listener in &listeners {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
-        log::info!("listening on {address} store=\"{}\" host-keys=\"{}\" libssh={}", store.describe(), shown.join(", "), ffi::version());
+        log::info!(
+            "listening on {address} store=\"{}\" host-keys=\"{}\" libssh={}",
+            store.describe(),
+            shown.join(", "),
+            ffi::version()
+        );
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let world = Arc::new(World { config, store, bind, banner });

@@ -318,7 +318,8 @@ impl Half {
     fn take(&mut self, leg: &mut impl Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<bool, String> {
         let mut moved = false;
         while self.taken == Took::Open && !self.outbox.is_full() {
-            let mut buffer = self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
+            let mut buffer =
+                self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
             match leg.take(&mut buffer)? {
                 Taken::Bytes(_) => {
                     watch(&mut buffer)?;

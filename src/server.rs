@@ -37,7 +37,8 @@ pub struct Shutdown {
 impl Shutdown {
     /// Makes one, for the registry of the sessions that a second signal cuts.
     pub fn new() -> Result<Arc<Self>, String> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
+        let event =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
         Ok(Arc::new(Self { signals: AtomicU32::new(0), event, registry: Arc::default() }))
     }
 
@@ -101,7 +102,8 @@ pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shu
                     admit(world, &admission, registry, (next_id, stream, peer), &mut refusals);
                     next_id += 1;
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     refusals.log("nobody", &format!("accept: {error}; raise the limit of open files (LimitNOFILE)"));
                     pause(&shutdown.event);

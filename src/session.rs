@@ -232,7 +232,11 @@ struct Done<'a> {
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.control.cut(Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above"));
+            self.control.cut(Fault::new(
+                Side::Router,
+                Stage::Relay,
+                "a fault of the router itself; please report the lines above",
+            ));
         }
         self.control.done(self.side);
     }

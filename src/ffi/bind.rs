@@ -1,8 +1,8 @@
 //! What all sessions of the server share: host keys and algorithms. It never listens; we own accept(2).
 
 use std::ffi::c_void;
-use std::os::fd::{AsRawFd, IntoRawFd};
 use std::net::TcpStream;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::{Mutex, PoisonError};
 
 use libssh_rs::sys;

@@ -293,9 +293,8 @@ impl Drop for ServerSession {
 impl Context {
     fn new(judge: Box<dyn FnMut(&AuthRequest) -> bool>, banner: Option<String>) -> Box<Self> {
         // SAFETY: both structures are plain C: integers, pointers and optional functions, for which all zeroes is "none".
-        let (mut server, mut channels) = unsafe {
-            (mem::zeroed::<sys::ssh_server_callbacks_struct>(), mem::zeroed::<sys::ssh_channel_callbacks_struct>())
-        };
+        let (mut server, mut channels) =
+            unsafe { (mem::zeroed::<sys::ssh_server_callbacks_struct>(), mem::zeroed::<sys::ssh_channel_callbacks_struct>()) };
         server.size = mem::size_of_val(&server);
         server.auth_none_function = Some(on_none);
         server.auth_pubkey_function = Some(on_pubkey);
@@ -463,7 +462,13 @@ extern "C" fn on_exec(_: sys::ssh_session, _: sys::ssh_channel, _: *const c_char
     unsafe { guard(userdata, REFUSE, |context| context.refuse("a command")) }
 }
 
-extern "C" fn on_env(_: sys::ssh_session, _: sys::ssh_channel, _: *const c_char, _: *const c_char, userdata: *mut c_void) -> c_int {
+extern "C" fn on_env(
+    _: sys::ssh_session,
+    _: sys::ssh_channel,
+    _: *const c_char,
+    _: *const c_char,
+    userdata: *mut c_void,
+) -> c_int {
     // SAFETY: as in `on_none`.
     unsafe { guard(userdata, REFUSE, |context| context.refuse("an environment variable")) }
 }

@@ -5,7 +5,8 @@
 
 use std::fmt;
 
-use crate::identity::{PublicKey, UserName};
+use crate::error::shown;
+use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::route::Record;
 
 pub mod file;
@@ -34,6 +35,27 @@ pub struct StoredKey {
     pub user: String,
 }
 
+/// What a writer believes of the user; the store writes nothing when it is not so any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// There is no record yet.
+    Create,
+    /// There is one.
+    Update,
+}
+
+impl Aim {
+    /// Whether that fits what is there.
+    fn check(self, user: &UserName, exists: bool) -> Result<(), StoreError> {
+        let user = shown(user.as_str());
+        match (self, exists) {
+            (Self::Create, true) => Err(StoreError(format!("there is a user \"{user}\" already; nothing was written"))),
+            (Self::Update, false) => Err(StoreError(format!("there is no user \"{user}\"; nothing was written"))),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Routes, to read at each login and to change by the commands of `admin`.
 pub trait RouteStore: Send + Sync {
     /// What the store is, for the log: kind and address, without secrets.
@@ -54,13 +76,18 @@ pub trait RouteStore: Send + Sync {
     /// All entries of the map key → user, sorted by user; dead ones too.
     fn keys(&self) -> Result<Vec<StoredKey>, StoreError>;
 
-    /// Writes a user's record whole (fields that are not ours and are already there stay) and adds `keys` (with comments), all
-    /// or nothing. The error says when one of the keys is another user's.
-    fn put(&self, user: &UserName, record: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError>;
+    /// Writes `fields` into a user's record (an empty value removes the field, fields that are not named stay) and adds `keys` (with
+    /// comments), all or nothing. The error says when one of the keys is another user's, or when `aim` does not fit.
+    fn put(&self, user: &UserName, aim: Aim, fields: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError>;
 
     /// Removes a user's record and every key that names the user. `false` = there was neither.
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError>;
 
-    /// Removes one key entry of `user` by what is stored (so that dead entries can be removed too). `false` = there was none.
-    fn remove_key(&self, user: &UserName, base64: &str) -> Result<bool, StoreError>;
+    /// Removes one key entry by what is stored, user's name included, so that dead entries can be removed too. `false` = there was none.
+    fn remove_key(&self, user: &str, base64: &str) -> Result<bool, StoreError>;
+}
+
+/// The refusal of a key that another user has.
+fn owned(key: &Fingerprint, owner: &str) -> StoreError {
+    StoreError(format!("key {key} belongs to user \"{}\"; one key names one user, so nothing was written", shown(owner)))
 }

@@ -1,1 +1,262 @@
-//! Routes in Redis.
+//! Routes in Redis, in the contract's shape: `<prefix>pubkey:<B64>` is a string, the user's name; `<prefix>user:<name>` is a hash.
+//!
+//! Each call of a login is one command. A change is one transaction (WATCH, MULTI, EXEC): it happens whole or not at all, whoever else
+//! writes at the same time. Not here: connections and their faults, which are [`link`]'s. What Redis holds is not trusted to be text or
+//! short: a user's name is read up to its bound, a record's field is refused beyond its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redis::{Connection, Pipeline, RedisResult, cmd};
+
+use self::link::Links;
+use super::{Aim, RouteStore, StoreError, StoredKey};
+use crate::config;
+use crate::error::{shown, shown_bytes};
+use crate::identity::{MAX_USER_NAME, PublicKey, UserName};
+use crate::route::{MAX_FIELD, Record};
+
+mod link;
+
+/// Entries asked for in one command when all are listed: replies stay small and the server is not held up.
+const BATCH: usize = 1000;
+
+/// Most fields of a record: ours are 6, and others' are few.
+const MAX_FIELDS: usize = 1000;
+
+/// How often a transaction begins again because somebody else wrote in between.
+const ATTEMPTS: usize = 20;
+
+/// The store.
+#[derive(Debug)]
+pub struct RedisStore {
+    links: Links,
+    prefix: String,
+}
+
+impl RedisStore {
+    /// Checks the settings; connects when first asked.
+    pub fn new(config: &config::Redis) -> Result<Self, StoreError> {
+        Ok(Self { links: Links::new(config)?, prefix: config.prefix.clone() })
+    }
+
+    fn key_entry(&self, base64: &str) -> String {
+        format!("{}pubkey:{base64}", self.prefix)
+    }
+
+    fn user_entry(&self, user: &UserName) -> String {
+        format!("{}user:{user}", self.prefix)
+    }
+
+    fn fault(&self, what: impl std::fmt::Display) -> StoreError {
+        StoreError(format!("{}: {what}", self.links.describe()))
+    }
+
+    /// What follows `<prefix><kind>:` in every entry of that kind, sorted. SCAN may name an entry twice.
+    fn list(&self, kind: &str) -> Result<BTreeSet<Vec<u8>>, StoreError> {
+        let head = format!("{}{kind}:", self.prefix);
+        let pattern = format!("{}*", escaped(&head));
+        self.links.ask(|connection| {
+            let mut found = BTreeSet::new();
+            let mut cursor = 0_u64;
+            loop {
+                let mut scan = cmd("SCAN");
+                scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(BATCH);
+                let (next, entries): (u64, Vec<Vec<u8>>) = scan.query(connection)?;
+                found.extend(entries.iter().filter_map(|entry| entry.strip_prefix(head.as_bytes())).map(<[u8]>::to_vec));
+                if next == 0 {
+                    return Ok(found);
+                }
+                cursor = next;
+            }
+        })
+    }
+
+    /// Runs `work` with `entries` watched; `work` queues its changes or answers that there is nothing to do.
+    fn change<T>(
+        &self,
+        entries: &[String],
+        mut work: impl FnMut(&mut Connection, &mut Pipeline) -> RedisResult<Change<T>>,
+    ) -> Result<T, StoreError> {
+        let done = self.links.ask(|connection| {
+            for _ in 0..ATTEMPTS {
+                cmd("WATCH").arg(entries).exec(connection)?;
+                let mut pipeline = redis::pipe();
+                let answer = match work(connection, pipeline.atomic())? {
+                    Change::Nothing(answer) => {
+                        cmd("UNWATCH").exec(connection)?;
+                        return Ok(Some(answer));
+                    }
+                    Change::Queued(answer) => answer,
+                };
+                if pipeline.query::<Option<redis::Value>>(connection)?.is_some() {
+                    return Ok(Some(answer));
+                }
+            }
+            Ok(None)
+        })?;
+        done.ok_or_else(|| self.fault("somebody else keeps changing the same entries; nothing was changed, try again"))
+    }
+}
+
+/// What the body of a transaction came to.
+enum Change<T> {
+    /// Commands were queued.
+    Queued(T),
+    /// There is nothing to write.
+    Nothing(T),
+}
+
+impl RouteStore for RedisStore {
+    fn describe(&self) -> String {
+        format!("{}, entries {}*", self.links.describe(), shown(&self.prefix))
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        // Not PING: what has to work is reading our entries, also for an ACL user who may do nothing else.
+        self.links.ask(|connection| cmd("GETRANGE").arg(self.key_entry("")).arg(0).arg(0).exec(connection))
+    }
+
+    fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError> {
+        let entry = self.key_entry(&key.base64());
+        // GETRANGE instead of GET: a value of any size costs no more than the longest name and one byte. Missing = empty.
+        let range = |connection: &mut Connection| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_USER_NAME).query(connection);
+        let value: Vec<u8> = self.links.ask(range)?;
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let name = std::str::from_utf8(&value).map_err(|_| "not UTF-8".to_owned()).and_then(UserName::new);
+        name.map(Some).map_err(|reason| {
+            let value = shown_bytes(&value[..value.len().min(64)]);
+            self.fault(format_args!("the entry of key {} does not hold a user's name (\"{value}\"): {reason}", key.fingerprint()))
+        })
+    }
+
+    fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError> {
+        let entry = self.user_entry(user);
+        let fields: BTreeMap<Vec<u8>, Vec<u8>> = self.links.ask(|connection| cmd("HGETALL").arg(&entry).query(connection))?;
+        if fields.is_empty() {
+            return Ok(None);
+        }
+        if fields.len() > MAX_FIELDS {
+            return Err(
+                self.fault(format_args!("the record of user \"{}\" has more than {MAX_FIELDS} fields", shown(user.as_str())))
+            );
+        }
+        let whole: Result<Record, String> = fields.into_iter().map(|(name, value)| text_field(&name, value)).collect();
+        whole.map(Some).map_err(|reason| self.fault(format_args!("the record of user \"{}\": {reason}", shown(user.as_str()))))
+    }
+
+    fn users(&self) -> Result<Vec<UserName>, StoreError> {
+        let names = self.list("user")?;
+        Ok(names.iter().filter_map(|name| UserName::new(std::str::from_utf8(name).ok()?).ok()).collect())
+    }
+
+    fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
+        let entries: Vec<_> = self.list("pubkey")?.into_iter().collect();
+        let mut keys = Vec::with_capacity(entries.len());
+        for batch in entries.chunks(BATCH) {
+            let names: Vec<_> = batch.iter().map(|entry| [self.key_entry("").as_bytes(), entry].concat()).collect();
+            let owners: Vec<Option<Vec<u8>>> = self.links.ask(|connection| cmd("MGET").arg(&names).query(connection))?;
+            keys.extend(batch.iter().zip(owners).map(|(entry, owner)| StoredKey {
+                base64: String::from_utf8_lossy(entry).into_owned(),
+                comment: String::new(),
+                // MGET has nothing to say of an entry of another type, nor of one that went away just now.
+                user: String::from_utf8_lossy(&owner.unwrap_or_default()).into_owned(),
+            }));
+        }
+        keys.sort_by(|a, b| (&a.user, &a.base64).cmp(&(&b.user, &b.base64)));
+        Ok(keys)
+    }
+
+    fn put(&self, user: &UserName, aim: Aim, fields: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError> {
+        let entry = self.user_entry(user);
+        let key_entries: Vec<_> = keys.iter().map(|(key, _)| self.key_entry(&key.base64())).collect();
+        let watched = [std::slice::from_ref(&entry), &key_entries].concat();
+        self.change(&watched, |connection, pipeline| {
+            // Read before the transaction: a command that meets the wrong type inside it would fail alone, and half be written.
+            let length: u64 = cmd("HLEN").arg(&entry).query(connection)?;
+            if let Err(refusal) = aim.check(user, length > 0) {
+                return Ok(Change::Nothing(Err(refusal)));
+            }
+            for ((key, _), key_entry) in keys.iter().zip(&key_entries) {
+                let owner: Option<Vec<u8>> = cmd("GET").arg(key_entry).query(connection)?;
+                match owner {
+                    None => drop(pipeline.cmd("SET").arg(key_entry).arg(user.as_str())),
+                    // Left alone, so that a time to live that somebody put on it stays.
+                    Some(owner) if owner == user.as_str().as_bytes() => {}
+                    Some(owner) => {
+                        let refusal = super::owned(&key.fingerprint(), &String::from_utf8_lossy(&owner));
+                        return Ok(Change::Nothing(Err(refusal)));
+                    }
+                }
+            }
+            queue_fields(pipeline, &entry, fields);
+            Ok(Change::Queued(Ok(())))
+        })?
+    }
+
+    fn remove_user(&self, user: &UserName) -> Result<bool, StoreError> {
+        let keys = self.keys()?.into_iter().filter(|key| key.user == user.as_str());
+        let watched: Vec<_> = std::iter::once(self.user_entry(user)).chain(keys.map(|key| self.key_entry(&key.base64))).collect();
+        self.change(&watched, |connection, pipeline| {
+            let owners: Vec<Option<Vec<u8>>> = cmd("MGET").arg(&watched).query(connection)?;
+            let mut any = cmd("EXISTS").arg(&watched[0]).query(connection)?;
+            pipeline.cmd("DEL").arg(&watched[0]);
+            for (entry, owner) in watched.iter().zip(owners).skip(1) {
+                // Somebody may have given the key to another user since it was listed.
+                if owner.as_deref() == Some(user.as_str().as_bytes()) {
+                    pipeline.cmd("DEL").arg(entry);
+                    any = true;
+                }
+            }
+            Ok(if any { Change::Queued(true) } else { Change::Nothing(false) })
+        })
+    }
+
+    fn remove_key(&self, user: &str, base64: &str) -> Result<bool, StoreError> {
+        let entry = self.key_entry(base64);
+        self.change(std::slice::from_ref(&entry), |connection, pipeline| {
+            let owner: Option<Vec<u8>> = cmd("GET").arg(&entry).query(connection)?;
+            if owner.is_none_or(|owner| String::from_utf8_lossy(&owner) != user) {
+                return Ok(Change::Nothing(false));
+            }
+            pipeline.cmd("DEL").arg(&entry);
+            Ok(Change::Queued(true))
+        })
+    }
+}
+
+/// A field as text, or which one is none.
+fn text_field(name: &[u8], value: Vec<u8>) -> Result<(String, String), String> {
+    let shown_name = shown_bytes(name);
+    if value.len() > MAX_FIELD || name.len() > MAX_FIELD {
+        return Err(format!("{shown_name}: longer than {MAX_FIELD} bytes"));
+    }
+    let name = String::from_utf8(name.to_vec()).map_err(|_| format!("{shown_name}: the field's name is not UTF-8"))?;
+    let value = String::from_utf8(value).map_err(|_| format!("{shown_name}: not UTF-8"))?;
+    Ok((name, value))
+}
+
+/// Queues the writing of fields.
+fn queue_fields(pipeline: &mut Pipeline, entry: &str, fields: &Record) {
+    for (field, value) in fields {
+        match value.as_str() {
+            "" => pipeline.cmd("HDEL").arg(entry).arg(field),
+            value => pipeline.cmd("HSET").arg(entry).arg(field).arg(value),
+        };
+    }
+    // A hash without fields does not exist, but a user with all defaults does: an empty field is a missing one.
+    pipeline.cmd("HSETNX").arg(entry).arg("remote").arg("");
+}
+
+/// Text for SCAN's MATCH that means itself.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if "*?[]\\^".contains(character) {
+            out.push('\\');
+        }
+        out.push(character);
+    }
+    out
+}

@@ -48,7 +48,8 @@ impl Leg for Upstream {
     fn advance(&mut self) -> Result<bool, String> {
         // A key exchange that the sshd has begun can be half-sent while a write and a window adjustment both wait for it, and
         // libssh2 returns from both before it would go on with the exchange. `wait_eof` goes straight to the transport.
-        let stuck = !self.moved && matches!(self.link.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
+        let stuck =
+            !self.moved && matches!(self.link.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
         self.moved = false;
         if stuck {
             match self.channel.wait_eof() {

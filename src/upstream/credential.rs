@@ -43,7 +43,10 @@ fn sources(key: Option<&Path>, config: &config::Upstream) -> Result<Vec<Source>,
     let own = config.account_home.iter().flat_map(|home| OWN_KEYS.map(|name| home.join(".ssh").join(name)));
     sources.extend(own.filter(|path| path.exists()).map(Source::File));
     if sources.is_empty() {
-        return Err("there is no key to log in with: set SFTPPROXY_UPSTREAM_KEY_PATH, or key in the record, or make ~/.ssh/id_ed25519".into());
+        return Err(
+            "there is no key to log in with: set SFTPPROXY_UPSTREAM_KEY_PATH, or key in the record, or make ~/.ssh/id_ed25519"
+                .into(),
+        );
     }
     Ok(sources)
 }
@@ -53,7 +56,9 @@ pub(super) fn log_in(trusted: &Trusted<'_>, route: &Route) -> Result<(), String>
     let mut tried = Vec::new();
     for source in sources(route.key.as_deref(), trusted.dialed.config)? {
         let outcome = match &source {
-            Source::File(path) => with_file(trusted, &route.login, path).map_err(|reason| format!("key {}: {reason}", path.display())),
+            Source::File(path) => {
+                with_file(trusted, &route.login, path).map_err(|reason| format!("key {}: {reason}", path.display()))
+            }
             Source::Agent => with_agent(trusted, &route.login).map_err(|reason| format!("ssh-agent: {reason}")),
         };
         match outcome {
@@ -72,7 +77,9 @@ fn with_file(trusted: &Trusted<'_>, login: &str, path: &Path) -> Result<(), Stri
     let secret = read_key_file(path)?;
     let text = secret.expose_str().ok_or("not a private key: not text")?;
     let dialed = &trusted.dialed;
-    dialed.link.until(dialed.waiting, dialed.config.login_timeout, || dialed.link.session.userauth_pubkey_memory(login, None, text, None))
+    dialed.link.until(dialed.waiting, dialed.config.login_timeout, || {
+        dialed.link.session.userauth_pubkey_memory(login, None, text, None)
+    })
 }
 
 fn with_agent(trusted: &Trusted<'_>, login: &str) -> Result<(), String> {
@@ -101,7 +108,9 @@ pub fn public_keys(key: Option<&Path>, config: &config::Upstream) -> Result<Vec<
         match source {
             Source::File(path) => {
                 let secret = read_key_file(&path)?;
-                let public = PrivateKey::parse(&secret).and_then(|key| key.public()).map_err(|why| format!("{}: {why}", path.display()))?;
+                let public = PrivateKey::parse(&secret)
+                    .and_then(|key| key.public())
+                    .map_err(|why| format!("{}: {why}", path.display()))?;
                 lines.push(format!("{} {} sftpproxy", public.kind(), public.base64()));
             }
             Source::Agent => lines.extend(agent_lines()?),

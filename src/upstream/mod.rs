@@ -86,7 +86,12 @@ impl Link {
     }
 
     /// Repeats a call of libssh2 until it no longer says "would block"; `limit` and the session's deadline bound it.
-    fn until<T>(&self, waiting: Waiting<'_>, limit: Duration, mut call: impl FnMut() -> Result<T, ssh2::Error>) -> Result<T, String> {
+    fn until<T>(
+        &self,
+        waiting: Waiting<'_>,
+        limit: Duration,
+        mut call: impl FnMut() -> Result<T, ssh2::Error>,
+    ) -> Result<T, String> {
         let until = waiting.deadline.min(Instant::now() + limit);
         loop {
             match call() {
@@ -260,7 +265,8 @@ impl LoggedIn<'_> {
         let Dialed { link, waiting, config } = self.trusted.dialed;
         let limit = config.login_timeout;
         let fault = |what: String| Fault::new(Side::Upstream, Stage::Open, what);
-        let mut channel = link.until(waiting, limit, || link.session.channel_session()).map_err(|what| fault(format!("channel: {what}")))?;
+        let mut channel =
+            link.until(waiting, limit, || link.session.channel_session()).map_err(|what| fault(format!("channel: {what}")))?;
         let opened = link.until(waiting, limit, || channel.subsystem("sftp"));
         if let Err(what) = opened {
             link.shut();

@@ -3,8 +3,10 @@
 #[allow(dead_code, reason = "the world offers what the next test wants, not only what today's want")]
 mod world;
 
+mod admin;
 mod docker_case;
 mod install;
 mod signals;
+mod stores;
 mod tidy;
 mod transfer;

@@ -1,0 +1,175 @@
+//! Changes of the text of a routes file by our own commands. What is not changed stays as the person wrote it: comments, order, spelling.
+
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
+
+use super::table::field_text;
+use crate::identity::{PublicKey, UserName};
+use crate::route::{FIELDS, Record};
+
+/// Writes fields, removes those with an empty value, and adds keys.
+pub fn put(document: &mut DocumentMut, user: &UserName, fields: &Record, keys: &[&(PublicKey, String)]) -> Result<(), String> {
+    let users = document.entry("users").or_insert_with(|| {
+        let mut users = Table::new();
+        users.set_implicit(true);
+        Item::Table(users)
+    });
+    let users = users.as_table_like_mut().ok_or("users must be a table")?;
+    let entry = users.entry(user.as_str()).or_insert_with(|| Item::Table(Table::new()));
+    let entry = entry.as_table_like_mut().ok_or("users.NAME must be a table")?;
+    // The fields' own order, not the alphabet's, for who reads the file.
+    for field in FIELDS {
+        match fields.get(field).map(String::as_str) {
+            None => {}
+            Some("") => drop(entry.remove(field)),
+            Some(value) => set(entry, field, value),
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let list = entry.entry("keys").or_insert_with(|| Item::Value(Value::Array(Array::new())));
+    if let Some(one) = list.as_str().map(str::to_owned) {
+        *list = Item::Value(Value::Array(Array::from_iter([one])));
+    }
+    let list = list.as_array_mut().ok_or("keys must be a list")?;
+    for (key, comment) in keys {
+        let line = format!("{} {} {comment}", key.kind(), key.base64());
+        append(list, line.trim_end());
+    }
+    Ok(())
+}
+
+/// Appends a line to a list, on a line of its own. What stands behind the last one (its comment) stays there: TOML's text after a comma
+/// belongs to what follows.
+fn append(list: &mut Array, line: &str) {
+    let mut behind = String::new();
+    if let Some(last) = list.len().checked_sub(1).and_then(|last| list.get_mut(last)) {
+        behind += last.decor().suffix().and_then(|suffix| suffix.as_str()).unwrap_or_default();
+        last.decor_mut().set_suffix("");
+    }
+    behind += list.trailing().as_str().unwrap_or_default();
+    list.push_formatted(Value::from(line).decorated(format!("{}\n    ", behind.trim_end()), ""));
+    list.set_trailing_comma(true);
+    list.set_trailing("\n");
+}
+
+/// Removes an element with the comments above and behind it; those behind the one before it stay.
+fn remove_at(list: &mut Array, index: usize) {
+    fn parted(text: &str) -> (&str, &str) {
+        text.split_at(text.find('\n').unwrap_or_default())
+    }
+    let gone = list.remove(index);
+    let before = gone.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let before = parted(before).0;
+    match list.get_mut(index) {
+        Some(next) => {
+            let own = next.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+            let prefix = format!("{before}{}", parted(own).1);
+            next.decor_mut().set_prefix(prefix);
+        }
+        None => {
+            let trailing = format!("{before}{}", parted(list.trailing().as_str().unwrap_or_default()).1);
+            // Without a comma a comment would have to stand before one; with it, all is well.
+            list.set_trailing_comma(!list.is_empty());
+            list.set_trailing(if trailing.contains('#') && !trailing.ends_with('\n') { trailing + "\n" } else { trailing });
+        }
+    }
+}
+
+/// Sets one field unless it says the same already, however it is spelt. The comment behind it stays.
+fn set(entry: &mut dyn TableLike, field: &str, value: &str) {
+    let old = entry.get(field);
+    if old.is_some_and(|old| field_text(field, old).is_ok_and(|old| old == value)) {
+        return;
+    }
+    let decor = old.and_then(Item::as_value).map(|old| old.decor().clone());
+    let mut new = match (field, value.parse::<i64>()) {
+        ("port", Ok(number)) => Value::from(number),
+        ("hostkey", _) if value.contains([',', '\n']) => {
+            Value::Array(value.split([',', '\n']).map(str::trim).filter(|pin| !pin.is_empty()).collect())
+        }
+        _ => Value::from(value),
+    };
+    if let Some(decor) = decor {
+        *new.decor_mut() = decor;
+    }
+    match entry.get_mut(field) {
+        Some(item) => *item = Item::Value(new),
+        None => drop(entry.insert(field, Item::Value(new))),
+    }
+}
+
+/// Removes a user. A comment above them that an empty line separates is not theirs: it moves to what follows.
+pub fn remove_user(document: &mut DocumentMut, user: &UserName) -> bool {
+    let Some(users) = document.get_mut("users").and_then(Item::as_table_like_mut) else { return false };
+    let Some(gone) = users.remove(user.as_str()) else { return false };
+    let Item::Table(gone) = gone else { return true };
+    let above = gone.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let Some((kept, _)) = above.rsplit_once("\n\n").filter(|(kept, _)| kept.contains('#')) else { return true };
+    let kept = format!("{kept}\n\n");
+    let after = |table: &Table| table.position() > gone.position();
+    let next = users.iter_mut().filter_map(|(_, item)| item.as_table_mut()).filter(|table| after(table));
+    match next.min_by_key(|table| table.position()) {
+        Some(next) => {
+            let own =
+                next.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().trim_start_matches('\n').to_owned();
+            next.decor_mut().set_prefix(kept + &own);
+        }
+        None => {
+            let own = document.trailing().as_str().unwrap_or_default().to_owned();
+            document.set_trailing(kept + &own);
+        }
+    }
+    true
+}
+
+/// Removes one key of a user.
+pub fn remove_key(document: &mut DocumentMut, user: &str, base64: &str) -> bool {
+    let users = document.get_mut("users").and_then(Item::as_table_like_mut);
+    let Some(entry) = users.and_then(|users| users.get_mut(user)).and_then(Item::as_table_like_mut) else { return false };
+    let is_it = |value: &Value| {
+        value.as_str().and_then(|line| PublicKey::from_line(line).ok()).is_some_and(|(key, _)| key.base64() == base64)
+    };
+    if entry.get("keys").and_then(Item::as_value).is_some_and(is_it) {
+        return entry.remove("keys").is_some();
+    }
+    let Some(list) = entry.get_mut("keys").and_then(Item::as_array_mut) else { return false };
+    let before = list.len();
+    loop {
+        let Some(index) = list.iter().position(is_it) else { break };
+        remove_at(list, index);
+    }
+    list.len() < before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_in_lists_stay_with_their_elements() {
+        let list = |text: &str| text.parse::<DocumentMut>().unwrap();
+        for (text, index, left) in [
+            ("k = [\"a\", \"b\"]\n", 0, "k = [\"b\"]\n"),
+            ("k = [\"a\"]\n", 0, "k = []\n"),
+            ("k = [\n \"a\", # A\n # above\n \"b\", # B\n]\n", 1, "k = [\n \"a\", # A\n]\n"),
+            ("k = [\n \"a\", # A\n \"b\", # B\n]\n", 0, "k = [\n \"b\", # B\n]\n"),
+        ] {
+            let mut document = list(text);
+            remove_at(document["k"].as_array_mut().unwrap(), index);
+            let got = document.to_string();
+            list(&got);
+            assert_eq!(got.replace("\",]", "\"]"), left, "{text}");
+        }
+        for (text, grown) in [
+            ("k = []", "k = [\n    \"n\",\n]\n"),
+            ("k = [\"a\"]", "k = [\"a\",\n    \"n\",\n]\n"),
+            ("k = [\n \"a\" # A\n]", "k = [\n \"a\", # A\n    \"n\",\n]\n"),
+            ("k = [\n \"a\", # A\n # end\n]", "k = [\n \"a\", # A\n # end\n    \"n\",\n]\n"),
+        ] {
+            let mut document = list(text);
+            append(document["k"].as_array_mut().unwrap(), "n");
+            assert_eq!(document.to_string(), grown);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What the text of a routes file means. Pure but for the warnings, which wait until somebody wants them.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml_edit::{Document, Item, TableLike, Value};
+
+use crate::error::shown;
+use crate::identity::{PublicKey, UserName};
+use crate::route::{Defaults, FIELDS, Record, Route};
+
+/// One user.
+#[derive(Debug, Clone, Default)]
+pub struct Entry {
+    /// The record, as the trait wants it.
+    pub record: Record,
+    /// The keys with their comments.
+    pub keys: Vec<(PublicKey, String)>,
+}
+
+/// A whole file: no key names two users, every record is a route, every key a key.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// The users.
+    pub users: HashMap<UserName, Entry>,
+    /// Whose each key is.
+    pub owners: HashMap<PublicKey, UserName>,
+    warnings: Vec<String>,
+}
+
+impl Table {
+    /// Logs what is odd but allowed.
+    pub fn warn(&self) {
+        for warning in &self.warnings {
+            log::warn!("routes file: {warning}");
+        }
+    }
+}
+
+/// Reads a text; the error is `line N: reason`.
+pub fn parse(text: &str) -> Result<Table, String> {
+    let reader = Reader { text };
+    let document = Document::parse(text).map_err(|error| reader.at(error.span(), one_line(error.message())))?;
+    let mut table = Table::default();
+    for (name, item) in document.as_table() {
+        if name != "users" {
+            let line = reader.line(document.as_table().key(name).and_then(toml_edit::Key::span).or(item.span()));
+            table.warnings.push(format!("line {line}: \"{}\" has no meaning here, only [users.NAME] has", shown(name)));
+            continue;
+        }
+        let users = item.as_table_like().ok_or_else(|| reader.at(item.span(), "users must be a table: [users.NAME]"))?;
+        for (name, item) in users.iter() {
+            let span = users.key(name).and_then(toml_edit::Key::span).or(item.span());
+            let user = UserName::new(name).map_err(|reason| reader.at(span.clone(), reason))?;
+            let fields = item.as_table_like().ok_or_else(|| reader.at(span, format!("users.{} must be a table", shown(name))))?;
+            let entry = reader.entry(&user, fields, &mut table)?;
+            table.users.insert(user, entry);
+        }
+    }
+    Ok(table)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn line(&self, span: Option<Range<usize>>) -> usize {
+        let start = span.map_or(0, |span| span.start).min(self.text.len());
+        self.text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count() + 1
+    }
+
+    fn at(&self, span: Option<Range<usize>>, reason: impl std::fmt::Display) -> String {
+        format!("line {}: {reason}", self.line(span))
+    }
+
+    fn entry(&self, user: &UserName, fields: &dyn TableLike, table: &mut Table) -> Result<Entry, String> {
+        let mut entry = Entry::default();
+        for (name, item) in fields.iter() {
+            let span = fields.key(name).and_then(toml_edit::Key::span).or(item.span());
+            if name == "keys" {
+                entry.keys = self.keys(user, item, table)?;
+            } else if FIELDS.contains(&name) {
+                let value = field_text(name, item).map_err(|reason| self.at(span.clone(), reason))?;
+                let alone = Record::from([(name.to_owned(), value.clone())]);
+                Route::parse(user, &alone, &Defaults::default()).map_err(|reason| self.at(span, reason))?;
+                entry.record.insert(name.to_owned(), value);
+            } else {
+                let line = self.line(span);
+                let (name, user) = (shown(name), shown(user.as_str()));
+                table.warnings.push(format!("line {line}: field \"{name}\" of user \"{user}\" is not known and has no effect"));
+            }
+        }
+        Ok(entry)
+    }
+
+    fn keys(&self, user: &UserName, item: &Item, table: &mut Table) -> Result<Vec<(PublicKey, String)>, String> {
+        let values: Vec<&Value> = match item.as_value() {
+            Some(Value::Array(array)) => array.iter().collect(),
+            Some(one @ Value::String(_)) => vec![one],
+            _ => return Err(self.at(item.span(), "keys: expected a list of public key lines")),
+        };
+        let mut keys = Vec::new();
+        for value in values {
+            let line = value.as_str().ok_or_else(|| self.at(value.span(), "keys: expected a public key line in quotes"))?;
+            let (key, comment) = PublicKey::from_line(line).map_err(|reason| self.at(value.span(), format!("keys: {reason}")))?;
+            match table.owners.insert(key.clone(), user.clone()) {
+                Some(other) if other != *user => {
+                    let (key, other) = (key.fingerprint(), shown(other.as_str()));
+                    return Err(self.at(value.span(), format!("key {key} is also user \"{other}\"'s; one key names one user")));
+                }
+                Some(_) => table.warnings.push(self.at(value.span(), format!("key {} stands here twice", key.fingerprint()))),
+                None => keys.push((key, comment)),
+            }
+        }
+        Ok(keys)
+    }
+}
+
+/// A field as the record has it: an integer (a port) and a list (of host keys) become text.
+pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
+    match item.as_value() {
+        Some(Value::String(text)) => Ok(text.value().clone()),
+        Some(Value::Integer(number)) if name == "port" => Ok(number.value().to_string()),
+        Some(Value::Array(list)) if name == "hostkey" => {
+            let texts: Option<Vec<_>> = list.iter().map(Value::as_str).collect();
+            texts.map(|texts| texts.join(",")).ok_or_else(|| "hostkey: expected a list of texts".into())
+        }
+        _ if name == "port" => Err("port: expected a number".into()),
+        _ if name == "hostkey" => Err("hostkey: expected a text or a list of texts".into()),
+        _ => Err(format!("{name}: expected a text in quotes")),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().collect::<Vec<_>>().join(", ")
+}
