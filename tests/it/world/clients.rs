@@ -207,13 +207,14 @@ impl Session {
     #[track_caller]
     pub fn end(mut self) -> i32 {
         self.input = None;
-        self.gone()
-    }
-
-    /// Waits until the program has ended by itself and returns its exit code.
-    #[track_caller]
-    pub fn gone(&mut self) -> i32 {
         assert!(until(LIMIT, || self.output.ended().is_some()), "sftp does not end:\n{}", self.output.lines().join("\n"));
         self.output.ended().expect("a process that has ended")
+    }
+
+    /// Whether the connection is gone: sftp notices at its next command, and fails.
+    #[track_caller]
+    pub fn is_cut(mut self) -> bool {
+        let _ = self.input.as_mut().map(|input| writeln!(input, "pwd\nls"));
+        self.end() != 0
     }
 }
