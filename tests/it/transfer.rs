@@ -54,7 +54,10 @@ fn same(world: &World, prepare: impl Fn(&Path, &Path), script: impl Fn(&Target) 
 
 /// A line without what may differ between two runs: the target's port and user, and times of day.
 fn masked(line: &str, target: &Target) -> String {
-    let line = line.replace(&format!("{}@", target.user), "USER@").replace(&target.port.to_string(), "PORT");
+    let line = line
+        .replace(&format!("{}@", target.user), "USER@")
+        .replace(&format!("\"{}\"", target.user), "USER")
+        .replace(&target.port.to_string(), "PORT");
     let time = |word: &str| word.len() == 5 && word.as_bytes()[2] == b':';
     line.split(' ').map(|word| if time(word) { "TIME" } else { word }).collect::<Vec<_>>().join(" ")
 }
