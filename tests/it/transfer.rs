@@ -263,3 +263,15 @@ fn there_and_back(world: &World, target: &Target, size: u64) {
     let expected = hash(&sent);
     assert_eq!((hash(&there), hash(&got)), (expected.clone(), expected));
 }
+
+#[test]
+fn the_client_alone_may_rekey() {
+    let world = World::start();
+    there_and_back(&world, &world.proxied(USER).with_option("RekeyLimit=1M"), 32 << 20);
+}
+
+#[test]
+fn the_upstream_alone_may_rekey() {
+    let world = World::with(Setup { sshd: &["RekeyLimit 1M"], ..Setup::default() });
+    there_and_back(&world, &world.proxied(USER), 32 << 20);
+}
