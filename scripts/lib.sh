@@ -141,7 +141,7 @@ start_detached() {
 runs() {
     local pid
     pid=$(cat "$state/$1.pid" 2>/dev/null) || return 1
-    tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$state/"
+    { tr '\0' ' ' <"/proc/$pid/cmdline"; } 2>/dev/null | grep -qF "$state/"
 }
 
 gone() { ! runs "$1"; }

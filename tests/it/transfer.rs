@@ -54,7 +54,10 @@ fn same(world: &World, prepare: impl Fn(&Path, &Path), script: impl Fn(&Target) 
 
 /// A line without what may differ between two runs: the target's port and user, and times of day.
 fn masked(line: &str, target: &Target) -> String {
-    let line = line.replace(&format!("{}@", target.user), "USER@").replace(&target.port.to_string(), "PORT");
+    let line = line
+        .replace(&format!("{}@", target.user), "USER@")
+        .replace(&format!("\"{}\"", target.user), "USER")
+        .replace(&target.port.to_string(), "PORT");
     let time = |word: &str| word.len() == 5 && word.as_bytes()[2] == b':';
     line.split(' ').map(|word| if time(word) { "TIME" } else { word }).collect::<Vec<_>>().join(" ")
 }
@@ -259,4 +262,16 @@ fn there_and_back(world: &World, target: &Target, size: u64) {
     assert_eq!(there.metadata().unwrap().len(), size);
     let expected = hash(&sent);
     assert_eq!((hash(&there), hash(&got)), (expected.clone(), expected));
+}
+
+#[test]
+fn the_client_alone_may_rekey() {
+    let world = World::start();
+    there_and_back(&world, &world.proxied(USER).with_option("RekeyLimit=1M"), 32 << 20);
+}
+
+#[test]
+fn the_upstream_alone_may_rekey() {
+    let world = World::with(Setup { sshd: &["RekeyLimit 1M"], ..Setup::default() });
+    there_and_back(&world, &world.proxied(USER), 32 << 20);
 }

@@ -102,12 +102,18 @@ impl World {
 
     /// The same with a key that is not the user's usual one.
     pub fn proxied_with(&self, user: &str, key: &Key) -> Target {
-        Target::new(self.router.port, user, key, &keys::ed25519("router-host"), &self.client())
+        Target::new(self.router.port, user, key, &[keys::ed25519("router-host"), keys::rsa("router-host")], &self.client())
     }
 
     /// Where clients get when they go to the upstream themselves.
     pub fn direct(&self) -> Target {
-        Target::new(self.sshd.port, &sshd::login(), &keys::ed25519(USER), &self.sshd.host_key, &self.client())
+        Target::new(
+            self.sshd.port,
+            &sshd::login(),
+            &keys::ed25519(USER),
+            std::slice::from_ref(&self.sshd.host_key),
+            &self.client(),
+        )
     }
 
     /// The folder in which clients run.

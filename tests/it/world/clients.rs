@@ -18,8 +18,9 @@ pub struct Target {
     pub user: String,
     /// The only key that is offered.
     pub key: Key,
-    /// The only host key that is trusted.
-    pub host_key: Key,
+    /// The only host keys that are trusted: one of each type that the target shows, since clients differ in what they ask for and
+    /// some (those made with Go) do not prefer the type that they know.
+    pub host_keys: Vec<Key>,
     /// Where the client runs.
     pub folder: PathBuf,
     /// Options of OpenSSH's programs, in front of all others.
@@ -37,9 +38,9 @@ pub fn installed(program: &str) -> bool {
 
 impl Target {
     /// A target on loopback whose client runs in `folder`.
-    pub fn new(port: u16, user: &str, key: &Key, host_key: &Key, folder: &Path) -> Self {
-        let (user, key, host_key) = (user.to_owned(), key.clone(), host_key.clone());
-        Self { port, user, key, host_key, folder: folder.to_owned(), options: Vec::new() }
+    pub fn new(port: u16, user: &str, key: &Key, host_keys: &[Key], folder: &Path) -> Self {
+        let (user, key, host_keys) = (user.to_owned(), key.clone(), host_keys.to_vec());
+        Self { port, user, key, host_keys, folder: folder.to_owned(), options: Vec::new() }
     }
 
     /// The same with an option of OpenSSH's programs in front of all others, such as `RekeyLimit=1M`.
@@ -110,7 +111,10 @@ impl Target {
     pub fn psftp(&self, batch: &str) -> Output {
         let script = self.script("psftp", batch);
         let mut command = self.bare("psftp");
-        command.args(["-batch", "-noagent", "-hostkey", &self.host_key.fingerprint(), "-i"]).arg(self.key.ppk());
+        command.args(["-batch", "-noagent", "-i"]).arg(self.key.ppk());
+        for host_key in &self.host_keys {
+            command.args(["-hostkey", &host_key.fingerprint()]);
+        }
         run(command.arg("-P").arg(self.port.to_string()).arg("-b").arg(script).arg(self.at()))
     }
 
@@ -160,8 +164,8 @@ impl Target {
     }
 
     fn known_hosts(&self) -> PathBuf {
-        let line = self.host_key.line();
-        self.script(&format!("known_hosts-{}", self.port), &format!("[127.0.0.1]:{} {line}\n", self.port))
+        let line = |key: &Key| format!("[127.0.0.1]:{} {}\n", self.port, key.line());
+        self.script(&format!("known_hosts-{}", self.port), &self.host_keys.iter().map(line).collect::<String>())
     }
 
     /// Writes a file for the client, outside the folder in which it runs.
@@ -207,13 +211,14 @@ impl Session {
     #[track_caller]
     pub fn end(mut self) -> i32 {
         self.input = None;
-        self.gone()
-    }
-
-    /// Waits until the program has ended by itself and returns its exit code.
-    #[track_caller]
-    pub fn gone(&mut self) -> i32 {
         assert!(until(LIMIT, || self.output.ended().is_some()), "sftp does not end:\n{}", self.output.lines().join("\n"));
         self.output.ended().expect("a process that has ended")
+    }
+
+    /// Whether the connection is gone: sftp notices at its next command, and fails.
+    #[track_caller]
+    pub fn is_cut(mut self) -> bool {
+        let _ = self.input.as_mut().map(|input| writeln!(input, "pwd\nls"));
+        self.end() != 0
     }
 }

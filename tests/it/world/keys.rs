@@ -39,7 +39,12 @@ impl Key {
     pub fn ppk(&self) -> PathBuf {
         let path = self.private.with_extension("ppk");
         made(&path, |new| {
-            run(Command::new("puttygen").arg(&self.private).args(["-O", "private", "-o"]).arg(new)).success();
+            run(Command::new("puttygen")
+                .env("HOME", env!("CARGO_TARGET_TMPDIR"))
+                .arg(&self.private)
+                .args(["-O", "private", "-o"])
+                .arg(new))
+            .success();
         });
         path
     }
