@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
@@ -28,6 +28,9 @@ const ADVANCES: usize = 32;
 /// Calls of libssh that may receive while it cannot send: a client that asks (each request has an answer) and never reads could
 /// otherwise fill the memory with answers. With 4 KiB a call, 4 MiB.
 const MAX_DEAF: u32 = 1024;
+
+/// How long a client may take to disconnect once its channel is closed.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// What the store says about an offered key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,6 +226,19 @@ impl Downstream {
             }
         }
         Ok(())
+    }
+
+    /// Closes the channel and waits a little for the client to disconnect, as sshd does: some clients take it for an error when the
+    /// server hangs up first.
+    pub fn part(&mut self) {
+        self.waiting.deadline = Instant::now() + PARTING;
+        while self.session.close_channel().is_ok() {
+            match self.session.advance() {
+                Ok(true) => {}
+                Ok(false) if self.waiting.wait(&self.session).is_ok() => {}
+                _ => return,
+            }
+        }
     }
 
     /// Whether libssh may receive: not while a client that reads nothing makes answers pile up.

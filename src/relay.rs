@@ -231,6 +231,10 @@ impl Half {
         let mut moved = leg.advance()?;
         moved |= self.put(leg)?;
         moved |= self.take(leg, watch)?;
+        // What was read while taking may be what the put has waited for.
+        if !moved && self.is_blocked() {
+            moved |= self.put(leg)?;
+        }
         if self.is_finished(leg) {
             return Ok(Step::Finished);
         }
@@ -340,12 +344,13 @@ impl Half {
             }
             moved = true;
         }
-        if self.taken == Took::Eof && !self.outbox.is_full() {
-            if let Some(status) = leg.exit()? {
-                self.taken = Took::Exit;
-                let _ = self.outbox.try_send(Item::Exit(status));
-                moved = true;
-            }
+        if self.taken == Took::Eof
+            && !self.outbox.is_full()
+            && let Some(status) = leg.exit()?
+        {
+            self.taken = Took::Exit;
+            let _ = self.outbox.try_send(Item::Exit(status));
+            moved = true;
         }
         if moved {
             self.control.wake_of(other(self.side)).wake();
@@ -362,6 +367,11 @@ impl Half {
         }
     }
 
+    /// There is something that the leg would not take.
+    fn is_blocked(&self) -> bool {
+        self.front.is_some() || self.closing == Closing::Eof
+    }
+
     fn other_is_done(&self) -> bool {
         self.control.is_done(other(self.side))
     }
@@ -370,7 +380,7 @@ impl Half {
         let full = self.outbox.is_full();
         let wants = Wants {
             take: (self.taken == Took::Open && !full) || self.taken == Took::Eof || self.closing == Closing::Closed,
-            put: self.front.is_some() || self.closing == Closing::Eof,
+            put: self.is_blocked(),
         };
         let other_was_done = self.other_is_done();
         let blocked = wants.put;

@@ -160,6 +160,7 @@ fn relay_downstream(
     let mut watch = watch(id, user, route);
     let login = || (!waiting.control.is_open() && route.is_some()).then_some(waiting.deadline);
     *bytes = half.run(downstream, &mut watch, &login);
+    downstream.part();
     if !waiting.control.is_open() {
         // Nobody is left to log in for.
         waiting.control.cut(Fault::new(Side::Downstream, Stage::Open, "the client left before the upstream was open"));

@@ -31,6 +31,9 @@ pub struct AuthRequest {
     pub verified: bool,
 }
 
+/// Answers a public key request: whether an offered key is worth a signature, or a proven one lets in.
+pub type Judge = Box<dyn FnMut(&AuthRequest) -> bool>;
+
 /// What clients asked for and did not get, counted.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Refused {
@@ -44,7 +47,7 @@ pub struct Refused {
 struct Context {
     server: sys::ssh_server_callbacks_struct,
     channels: sys::ssh_channel_callbacks_struct,
-    judge: RefCell<Box<dyn FnMut(&AuthRequest) -> bool>>,
+    judge: RefCell<Judge>,
     banner: RefCell<Option<String>>,
     proven: Cell<bool>,
     channel: Cell<sys::ssh_channel>,
@@ -64,12 +67,7 @@ pub struct ServerSession {
 impl ServerSession {
     /// Hands an accepted, non-blocking connection to libssh. `judge` answers each public key request: for an offer, whether the key is
     /// worth a signature; for a verified one, whether the client is let in. `banner` is shown before the first answer.
-    pub fn new(
-        bind: &Bind,
-        stream: TcpStream,
-        banner: Option<String>,
-        judge: Box<dyn FnMut(&AuthRequest) -> bool>,
-    ) -> Result<Self, String> {
+    pub fn new(bind: &Bind, stream: TcpStream, banner: Option<String>, judge: Judge) -> Result<Self, String> {
         // SAFETY: makes an object or gives NULL.
         let session = unsafe { sys::ssh_new() };
         if session.is_null() {
@@ -291,7 +289,7 @@ impl Drop for ServerSession {
 }
 
 impl Context {
-    fn new(judge: Box<dyn FnMut(&AuthRequest) -> bool>, banner: Option<String>) -> Box<Self> {
+    fn new(judge: Judge, banner: Option<String>) -> Box<Self> {
         // SAFETY: both structures are plain C: integers, pointers and optional functions, for which all zeroes is "none".
         let (mut server, mut channels) =
             unsafe { (mem::zeroed::<sys::ssh_server_callbacks_struct>(), mem::zeroed::<sys::ssh_channel_callbacks_struct>()) };

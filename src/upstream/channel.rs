@@ -15,19 +15,32 @@ pub struct Upstream {
     link: Link,
     /// Something moved since the last [`Leg::advance`].
     moved: bool,
+    /// A call since the last [`Leg::advance`] could not send. Kept here, because libssh2 forgets it in a later call.
+    unsent: bool,
+    /// The last write ended for want of window, and then [`Leg::take`] has read the socket empty.
+    drained: bool,
 }
+
+/// Calls in a row that libssh2 may answer with "nothing" instead of "would block": it does so after each packet that is no data.
+const MAX_NOTHINGS: usize = 1000;
 
 impl Upstream {
     pub(super) fn new(mut channel: Channel, link: Link) -> Self {
         // What the subsystem says on stderr has no reader here, but it takes from the window: let libssh2 drop it.
         let _ = channel.handle_extended_data(ExtendedData::Ignore);
-        Self { channel, link, moved: true }
+        Self { channel, link, moved: true, unsent: false, drained: false }
     }
 
     /// The ciphers to the upstream and from it.
     pub fn ciphers(&self) -> (String, String) {
         let name = |method| self.link.session.methods(method).unwrap_or_default().to_owned();
         (name(ssh2::MethodType::CryptCs), name(ssh2::MethodType::CryptSc))
+    }
+}
+
+impl Upstream {
+    fn note_unsent(&mut self) {
+        self.unsent |= matches!(self.link.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
     }
 }
 
@@ -65,11 +78,16 @@ impl Leg for Upstream {
         let held = buffer.len();
         buffer.resize(buffer.capacity(), 0);
         let mut filled = held;
+        let mut nothings = 0;
         let result = loop {
             match self.channel.read(&mut buffer[filled..]) {
-                Ok(0) => break Ok(()),
+                Ok(0) if self.channel.eof() || nothings == MAX_NOTHINGS => break Ok(()),
+                Ok(0) => nothings += 1,
                 Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.drained = true;
+                    break Ok(());
+                }
                 Err(error) => break Err(crate::error::shown(&error.to_string())),
             }
             if filled == buffer.len() {
@@ -77,6 +95,7 @@ impl Leg for Upstream {
             }
         };
         buffer.truncate(filled);
+        self.note_unsent();
         if filled > held {
             self.moved = true;
             // What came before an error is delivered; the error comes again.
@@ -86,23 +105,34 @@ impl Leg for Upstream {
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<usize, String> {
+        // `take` and `write` both read the socket empty, and what one reads may be what the other waits for: data for the one, window
+        // for the other. The relay puts once more after it has taken; with the window still closed, the socket must not be read here
+        // again, or data would lie in libssh2 while the thread sleeps on the socket.
+        if std::mem::take(&mut self.drained) && self.channel.write_window().remaining == 0 {
+            return Ok(0);
+        }
         let mut put = 0;
+        let mut nothings = 0;
         // One call makes one packet. After "would block" libssh2 must see the same bytes again: the relay keeps them where they are.
         while put < bytes.len() {
             match self.channel.write(&bytes[put..]) {
                 Ok(count) if count > bytes.len() - put => return Err("libssh2 wrote more than it was given".into()),
-                Ok(0) => break,
+                Ok(0) if nothings == MAX_NOTHINGS => break,
+                Ok(0) => nothings += 1,
                 Ok(count) => put += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(crate::error::shown(&error.to_string())),
             }
         }
         self.moved |= put > 0;
+        self.note_unsent();
         Ok(put)
     }
 
     fn put_eof(&mut self) -> Result<bool, String> {
-        done(self.channel.send_eof())
+        let sent = done(self.channel.send_eof());
+        self.note_unsent();
+        sent
     }
 
     fn put_exit(&mut self, _status: i32) -> Result<(), String> {
@@ -122,16 +152,11 @@ impl Leg for Upstream {
     }
 
     fn interest(&self, wants: Wants) -> PollFlags {
-        let (inward, outward) = match self.link.session.block_directions() {
-            BlockDirections::None => (false, false),
-            BlockDirections::Inbound => (true, false),
-            BlockDirections::Outbound => (false, true),
-            BlockDirections::Both => (true, true),
-        };
         let mut events = PollFlags::empty();
-        // With room for nothing the socket is not watched for input: it would stay readable and wake us for nothing.
-        events.set(PollFlags::POLLIN, wants.take || (wants.put && (inward || !outward)));
-        events.set(PollFlags::POLLOUT, outward);
+        // With room for nothing the socket is not watched for input: it would stay readable and wake us for nothing. A put that is
+        // not half-sent waits for input: for window, or for a key exchange.
+        events.set(PollFlags::POLLIN, wants.take || (wants.put && !self.unsent));
+        events.set(PollFlags::POLLOUT, self.unsent);
         events
     }
 }

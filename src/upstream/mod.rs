@@ -155,7 +155,7 @@ impl<'a> Dialed<'a> {
     fn exchange(&mut self, kinds: &[&str]) -> Result<PublicKey, Fault> {
         let fault = |what| Fault::new(Side::Upstream, Stage::Trust, what);
         let algorithms = &self.config.algorithms;
-        let wanted = kinds.iter().flat_map(|kind| signatures_of(kind)).copied().collect::<Vec<_>>().join(",");
+        let wanted = kinds.iter().flat_map(signatures_of).copied().collect::<Vec<_>>().join(",");
         for (method, list) in [
             (MethodType::Kex, algorithms.kex.as_str()),
             (MethodType::HostKey, if wanted.is_empty() { algorithms.host_keys.as_str() } else { &wanted }),

@@ -9,7 +9,6 @@
 //! ```
 
 // The interface is for the tests of attacks, which do not all use all of it.
-#![allow(dead_code)]
 
 use std::io::Result;
 use std::net::{TcpStream, ToSocketAddrs};

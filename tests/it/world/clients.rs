@@ -217,7 +217,7 @@ impl Session {
 
     /// Whether the connection is gone: sftp notices at its next command, and fails.
     #[track_caller]
-    pub fn is_cut(mut self) -> bool {
+    pub fn was_cut(mut self) -> bool {
         let _ = self.input.as_mut().map(|input| writeln!(input, "pwd\nls"));
         self.end() != 0
     }
