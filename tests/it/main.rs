@@ -10,6 +10,7 @@ mod admin;
 mod docker_case;
 mod home;
 mod install;
+mod settings;
 mod signals;
 mod stores;
 mod tidy;
