@@ -353,10 +353,8 @@ fn data_beyond_the_window_end_the_session() {
     let channel = client.open("session", 1 << 20, 1 << 15, &[]).unwrap().unwrap();
     // Nobody reads the channel before it is sftp: the window stays what it was.
     let piece = vec![0; 32_000];
-    let mut sent = 0;
-    while sent < 2 * u64::from(channel.window) && client.data(&channel, &piece).is_ok() {
-        sent += 32_000;
-    }
+    // (libssh 0.10 opens it a little further all the same.)
+    let _ = (0..200).try_for_each(|_| client.data(&channel, &piece));
     client.until_closed().unwrap();
     let end = site.end(1);
     assert!(end.contains("side=downstream") && end.to_lowercase().contains("window"), "{end}");
@@ -507,9 +505,10 @@ fn strict_key_exchange_is_offered_and_a_packet_amid_it_ends_the_session() {
     for (number, injected) in [vec![2, 0, 0, 0, 0], vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0], vec![192]].into_iter().enumerate() {
         let mut transport = Transport::dial(site.port()).unwrap();
         let offer = Offer { injected: vec![injected], ..Offer::default() };
-        let error = transport.greet("SSH-2.0-raw", &offer).unwrap_err();
-        assert!(error.kind() != ErrorKind::WouldBlock, "{error}");
-        assert!(transport.session_id.is_empty());
+        // libssh finds out when the client's NEWKEYS comes, after it has sent its own.
+        let _ = transport.greet("SSH-2.0-raw", &offer);
+        let packets = transport.until_closed().unwrap();
+        assert!(packets.iter().all(|packet| packet[0] == 1), "more than DISCONNECT: {packets:?}");
         let end = site.end(number + 2);
         assert!(end.contains("stage=\"exchange\"") && !end.contains("LOGIN_TIMEOUT"), "{end}");
     }
