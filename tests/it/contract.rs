@@ -102,8 +102,6 @@ fn the_start_directory_is_home_wherever_the_upstream_starts() {
     assert_eq!(said(target.sftp("cd folder\nls -1\npwd\n"))[0], "renamed");
     let there = said(target.sftp("cd /\ncd\npwd\n"));
     assert!(there.last().unwrap().ends_with(&files.display().to_string()), "{there:?}");
-    let there = said(target.sftp("cd /\ncd ~\npwd\n"));
-    assert!(there.last().unwrap().ends_with(&files.display().to_string()), "{there:?}");
     assert!(said(target.sftp("df .\n")).iter().any(|line| line.contains('%')));
     target.sftp("get again\nrm again\nrm link\nrm folder/renamed\nrmdir folder\n").success();
     assert_eq!(std::fs::read_dir(files).unwrap().count(), 0);
@@ -130,8 +128,14 @@ fn requests_that_come_before_the_upstream_is_ready_wait_for_it() {
     assert!(!client.request(&channel, "shell", &[]).unwrap());
     assert!(!world.router.lines().iter().any(|line| line.contains("open session=")));
     signal(world.sshd.process.pid(), Signal::SIGCONT);
-    assert_eq!(client.recv_sftp(&channel).unwrap()[0], 2, "VERSION");
-    assert_eq!(client.recv_sftp(&channel).unwrap()[..5], [104, 0, 0, 0, 9], "NAME");
+    // Both may come in one piece.
+    let mut replies = Vec::new();
+    while !replies.windows(5).any(|five| five == [104, 0, 0, 0, 9]) {
+        let more = client.recv_data(&channel).unwrap();
+        assert!(!more.is_empty(), "the session ended");
+        replies.extend(more);
+    }
+    assert_eq!(replies[4], 2, "VERSION");
 }
 
 #[test]
@@ -457,7 +461,9 @@ fn an_upstream_is_reached_by_name_and_by_ipv6_address() {
 #[test]
 fn sftp_ends_with_the_same_code_direct_and_proxied() {
     let world = World::start();
-    for (batch, good) in [("pwd\n", true), ("", true), ("get nothing\n", false), ("rm nothing\nls\n", false), ("-rm nothing\nls\n", true)] {
+    for (batch, good) in
+        [("pwd\n", true), ("", true), ("get nothing\n", false), ("rm nothing\nls\n", false), ("-rm nothing\nls\n", true)]
+    {
         let (direct, proxied) = (world.direct().sftp(batch), world.proxied(USER).sftp(batch));
         assert_eq!(direct.code, proxied.code, "{batch:?}: {direct:?} {proxied:?}");
         assert_eq!(direct.code == 0, good, "{batch:?}");
@@ -472,16 +478,17 @@ fn sftp_ends_with_the_same_code_direct_and_proxied() {
 }
 
 /// Processes that a process has started and that live.
-fn children(pid: u32) -> usize {
-    let parent = |entry: std::fs::DirEntry| {
+pub fn children(pid: u32) -> Vec<u32> {
+    let parent = |entry: &std::fs::DirEntry| {
         let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         stat.rsplit(") ").next()?.split(' ').nth(1)?.parse::<u32>().ok()
     };
-    std::fs::read_dir("/proc").unwrap().flatten().filter_map(parent).filter(|&found| found == pid).count()
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter(|entry| parent(entry) == Some(pid)).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 fn upstream_is_free(sshd: &Sshd) -> bool {
-    until(LIMIT, || children(sshd.process.pid()) == 0)
+    until(LIMIT, || children(sshd.process.pid()).is_empty())
 }
 
 #[test]
@@ -489,7 +496,7 @@ fn the_upstream_connection_ends_when_the_clients_does_however_that_ends() {
     let world = World::start();
     let mut session = world.proxied(USER).session();
     session.ask("pwd", "Remote working directory");
-    assert!(children(world.sshd.process.pid()) > 0, "the upstream has no session at all");
+    assert!(!children(world.sshd.process.pid()).is_empty(), "the upstream has no session at all");
     assert_eq!(session.end(), 0);
     assert!(upstream_is_free(&world.sshd), "after a polite end");
 

@@ -182,13 +182,8 @@ fn a_signed_request_without_an_offer_before_it_lets_in() {
 #[test]
 fn the_session_is_that_of_the_proven_key_whatever_was_offered_before_or_is_offered_after() {
     let site = Site::start();
-    let offers: [(&str, &Key); 5] = [
-        ("bob", &site.bob),
-        ("alice", &site.bob),
-        ("bob", &site.alice),
-        ("alice", &site.nobody),
-        ("nobody", &site.nobody),
-    ];
+    let offers: [(&str, &Key); 5] =
+        [("bob", &site.bob), ("alice", &site.bob), ("bob", &site.alice), ("alice", &site.nobody), ("nobody", &site.nobody)];
     for (user, key) in offers {
         let mut client = site.connect();
         client.probe(user, "ssh-ed25519", &key.blob()).unwrap();
@@ -300,7 +295,8 @@ fn a_user_certificate_is_refused_whoever_has_signed_it() {
     let folder = site.world.folder.path().to_owned();
     let ca = keys::ed25519("alice");
     let certify = |public: &std::path::Path| {
-        run(Command::new("ssh-keygen").arg("-s").arg(&ca.private).args(["-q", "-I", "alice", "-n", "alice"]).arg(public)).success();
+        run(Command::new("ssh-keygen").arg("-s").arg(&ca.private).args(["-q", "-I", "alice", "-n", "alice"]).arg(public))
+            .success();
         let certificate = public.with_file_name(format!("{}-cert.pub", public.file_stem().unwrap().to_string_lossy()));
         std::fs::read_to_string(certificate).unwrap().split(' ').nth(1).unwrap().to_owned()
     };
