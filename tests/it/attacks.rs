@@ -281,7 +281,7 @@ fn download_unread(site: &Site, window: u32) -> Client {
 
 fn read_at(id: u32, handle: &[u8], offset: u64) -> Vec<u8> {
     packet(5, id, |body| {
-        body.extend_from_slice(&handle[..]);
+        body.extend_from_slice(handle);
         body.extend(offset.to_be_bytes());
         put_u32(body, 1 << 18);
     })
