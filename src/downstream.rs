@@ -270,7 +270,7 @@ impl Leg for Downstream {
         if self.session.refused().requests > MAX_REFUSED {
             return Err(format!("more than {MAX_REFUSED} refused requests, the last one for {}", self.session.refused().last));
         }
-        // Data beyond the window, for one, is an error that libssh notes and goes on from.
+        // Data beyond the window, for one, is an error that libssh 0.11 notes and goes on from.
         if moved && self.session.failed() {
             return Err(self.session.error());
         }

@@ -43,6 +43,10 @@ pub struct Refused {
     pub last: &'static str,
 }
 
+/// Received bytes that a channel may hold: twice libssh's largest window (2 MiB). libssh 0.10 takes whatever a client sends beyond
+/// the window, as far as the memory goes.
+const MAX_HELD: u32 = 4 * 1024 * 1024;
+
 /// What the callbacks see. libssh keeps a pointer to it, so it is boxed, never moved and freed after the session.
 struct Context {
     server: sys::ssh_server_callbacks_struct,
@@ -53,6 +57,7 @@ struct Context {
     channel: Cell<sys::ssh_channel>,
     sftp: Cell<bool>,
     closed: Cell<bool>,
+    overrun: Cell<bool>,
     refused: Cell<Refused>,
     panic: RefCell<Option<Box<dyn Any + Send>>>,
 }
@@ -121,6 +126,9 @@ impl ServerSession {
         // SAFETY: the session is live.
         if code == sys::SSH_ERROR || unsafe { sys::ssh_is_connected(self.session) } == 0 {
             return Err(self.error());
+        }
+        if self.context().overrun.get() {
+            return Err("the client sends data beyond the window".into());
         }
         Ok(code != sys::SSH_AGAIN)
     }
@@ -298,6 +306,7 @@ impl Context {
         server.auth_pubkey_function = Some(on_pubkey);
         server.channel_open_request_session_function = Some(on_open);
         channels.size = mem::size_of_val(&channels);
+        channels.channel_data_function = Some(on_data);
         channels.channel_close_function = Some(on_close);
         channels.channel_subsystem_request_function = Some(on_subsystem);
         channels.channel_pty_request_function = Some(on_pty);
@@ -313,6 +322,7 @@ impl Context {
             channel: Cell::new(ptr::null_mut()),
             sftp: Cell::new(false),
             closed: Cell::new(false),
+            overrun: Cell::new(false),
             refused: Cell::new(Refused::default()),
             panic: RefCell::new(None),
         })
@@ -426,6 +436,27 @@ extern "C" fn on_subsystem(_: sys::ssh_session, _: sys::ssh_channel, name: *cons
                 return context.refuse("a subsystem other than sftp");
             }
             context.sftp.set(true);
+            0
+        })
+    }
+}
+
+/// Sees what the channel holds. Requests stay there until they are read; extended data, which mean nothing from a client, are dropped.
+extern "C" fn on_data(
+    _: sys::ssh_session,
+    _: sys::ssh_channel,
+    _: *mut c_void,
+    held: u32,
+    is_stderr: c_int,
+    userdata: *mut c_void,
+) -> c_int {
+    // SAFETY: as in `on_none`. The data are not touched.
+    unsafe {
+        guard(userdata, 0, |context| {
+            if is_stderr != 0 {
+                return c_int::try_from(held).unwrap_or(c_int::MAX);
+            }
+            context.overrun.set(context.overrun.get() || held > MAX_HELD);
             0
         })
     }

@@ -7,9 +7,12 @@ mod world;
 mod raw;
 
 mod admin;
+mod attacks;
+mod contract;
 mod docker_case;
 mod home;
 mod install;
+mod login;
 mod settings;
 mod signals;
 mod stores;

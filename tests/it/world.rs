@@ -95,6 +95,14 @@ impl World {
         route_to(&self.sshd)
     }
 
+    /// Stops the program and starts it again with these variables otherwise; an empty value unsets one.
+    pub fn restart(&mut self, changes: &[(&str, &str)]) {
+        let mut environment = self.router.environment().to_vec();
+        environment.retain(|(name, _)| changes.iter().all(|(changed, _)| name != changed));
+        environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        self.router = Router::start(self.folder.path(), &environment, self.store.lazy_descriptors());
+    }
+
     /// Where clients get when they use the proxy.
     pub fn proxied(&self, user: &str) -> Target {
         self.proxied_with(user, &keys::ed25519(user))

@@ -215,6 +215,11 @@ impl Session {
         self.output.ended().expect("a process that has ended")
     }
 
+    /// Kills the program as if its machine had gone.
+    pub fn kill(&self) {
+        super::process::signal(self.output.pid(), nix::sys::signal::Signal::SIGKILL);
+    }
+
     /// Whether the connection is gone: sftp notices at its next command, and fails.
     #[track_caller]
     pub fn was_cut(mut self) -> bool {

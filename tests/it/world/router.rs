@@ -69,6 +69,11 @@ impl Router {
         command(&self.environment)
     }
 
+    /// Its variables.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.process.pid()
