@@ -23,7 +23,7 @@ pub const BUFFER: usize = 128 * 1024;
 pub const DEPTH: usize = 4;
 
 /// How long a thread whose other side is gone goes on without moving a byte.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(5) };
 
 /// How long it goes on altogether.
 const LINGER_WHOLE: Duration = Duration::from_secs(60);
@@ -209,7 +209,7 @@ impl Half {
                     if until.is_some_and(|until| until <= Instant::now()) {
                         break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
                     }
-                    if let Err(what) = self.sleep(leg, until) {
+                    if let Err(what) = self.sleep(leg, until, lingering.is_some()) {
                         break Err(what);
                     }
                 }
@@ -376,24 +376,21 @@ impl Half {
         self.control.is_done(other(self.side))
     }
 
-    fn sleep(&self, leg: &impl Leg, until: Option<Instant>) -> Result<(), String> {
+    /// Sleeps until there is something to do. A thread that has not yet seen (`lingering`) that the other one is done does not sleep
+    /// when it is: it has the rest to deliver, and a limit to set, first.
+    fn sleep(&self, leg: &impl Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
         let full = self.outbox.is_full();
         let wants = Wants {
             take: (self.taken == Took::Open && !full) || self.taken == Took::Eof || self.closing == Closing::Closed,
             put: self.is_blocked(),
         };
-        let other_was_done = self.other_is_done();
         let blocked = wants.put;
         let idle = || {
             (blocked || self.inbox.is_empty())
                 && self.outbox.is_full() == full
-                && self.other_is_done() == other_was_done
+                && self.other_is_done() == lingering
                 && !self.control.is_cut()
         };
-        // A half that has just learnt that the other is done must set its limit before it sleeps.
-        if other_was_done && until.is_none() {
-            return Ok(());
-        }
         self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop)
     }
 }
@@ -430,3 +427,6 @@ fn said_to_user(fault: &Fault) -> String {
     .to_owned()
         + "; please tell your administrator"
 }
+
+#[cfg(test)]
+mod tests;
