@@ -7,6 +7,7 @@
 //! The end: [`Taken::Eof`] travels as [`Item::Eof`] behind the last byte, the exit status as [`Item::Exit`]. A thread that ends drops
 //! its ends of the channels and marks itself done; the other one still delivers what it holds, within a bound.
 
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub struct Control {
     downstream_done: AtomicBool,
     upstream_done: AtomicBool,
     end: Mutex<Option<Fault>>,
+    /// The upstream's socket, so that a call of libssh2 that does not come back can be ended.
+    socket: Mutex<Option<TcpStream>>,
 }
 
 impl Control {
@@ -60,6 +63,7 @@ impl Control {
             downstream_done: AtomicBool::new(false),
             upstream_done: AtomicBool::new(false),
             end: Mutex::new(None),
+            socket: Mutex::new(None),
         }))
     }
 
@@ -79,6 +83,17 @@ impl Control {
         self.cut.store(true, Ordering::SeqCst);
         self.downstream.wake();
         self.upstream.wake();
+        if let Some(socket) = &*self.socket.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Takes the upstream's socket, which [`Self::cut`] shuts down: as long as an upstream sends, libssh2 may stay in one call.
+    pub fn hold(&self, socket: TcpStream) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        if self.is_cut() {
+            self.cut(Fault::new(Side::Router, Stage::Dial, "cut"));
+        }
     }
 
     /// Whether [`Self::cut`] was called.
