@@ -20,7 +20,7 @@ use crate::leg::{Leg, Taken, Wake, Wants};
 /// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
 pub const BUFFER: usize = 128 * 1024;
 
-/// Buffers on their way in one direction; with [`BUFFER`] at most 512 KiB.
+/// Buffers on their way in one direction, and one more in the hands of the thread that puts; with [`BUFFER`] at most 640 KiB.
 pub const DEPTH: usize = 4;
 
 /// How long a thread whose other side is gone goes on without moving a byte.
