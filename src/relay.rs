@@ -7,6 +7,7 @@
 //! The end: [`Taken::Eof`] travels as [`Item::Eof`] behind the last byte, the exit status as [`Item::Exit`]. A thread that ends drops
 //! its ends of the channels and marks itself done; the other one still delivers what it holds, within a bound.
 
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,11 +20,11 @@ use crate::leg::{Leg, Taken, Wake, Wants};
 /// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
 pub const BUFFER: usize = 128 * 1024;
 
-/// Buffers on their way in one direction; with [`BUFFER`] at most 512 KiB.
+/// Buffers on their way in one direction, and one more in the hands of the thread that puts; with [`BUFFER`] at most 640 KiB.
 pub const DEPTH: usize = 4;
 
 /// How long a thread whose other side is gone goes on without moving a byte.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(10) };
 
 /// How long it goes on altogether: a slow client still gets the half mebibyte that may be on its way.
 const LINGER_WHOLE: Duration = Duration::from_secs(300);
@@ -47,6 +48,8 @@ pub struct Control {
     downstream_done: AtomicBool,
     upstream_done: AtomicBool,
     end: Mutex<Option<Fault>>,
+    /// The upstream's socket, so that a call of libssh2 that does not come back can be ended.
+    socket: Mutex<Option<TcpStream>>,
 }
 
 impl Control {
@@ -60,6 +63,7 @@ impl Control {
             downstream_done: AtomicBool::new(false),
             upstream_done: AtomicBool::new(false),
             end: Mutex::new(None),
+            socket: Mutex::new(None),
         }))
     }
 
@@ -79,6 +83,17 @@ impl Control {
         self.cut.store(true, Ordering::SeqCst);
         self.downstream.wake();
         self.upstream.wake();
+        if let Some(socket) = &*self.socket.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Takes the upstream's socket, which [`Self::cut`] shuts down: as long as an upstream sends, libssh2 may stay in one call.
+    pub fn hold(&self, socket: TcpStream) {
+        *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(socket);
+        if self.is_cut() {
+            self.cut(Fault::new(Side::Router, Stage::Dial, "cut"));
+        }
     }
 
     /// Whether [`Self::cut`] was called.
@@ -209,7 +224,7 @@ impl Half {
                     if until.is_some_and(|until| until <= Instant::now()) {
                         break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
                     }
-                    if let Err(what) = self.sleep(leg, until) {
+                    if let Err(what) = self.sleep(leg, until, lingering.is_some()) {
                         break Err(what);
                     }
                 }
@@ -376,24 +391,21 @@ impl Half {
         self.control.is_done(other(self.side))
     }
 
-    fn sleep(&self, leg: &impl Leg, until: Option<Instant>) -> Result<(), String> {
+    /// Sleeps until there is something to do. A thread that has not yet seen (`lingering`) that the other one is done does not sleep
+    /// when it is: it has the rest to deliver, and a limit to set, first.
+    fn sleep(&self, leg: &impl Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
         let full = self.outbox.is_full();
         let wants = Wants {
             take: (self.taken == Took::Open && !full) || self.taken == Took::Eof || self.closing == Closing::Closed,
             put: self.is_blocked(),
         };
-        let other_was_done = self.other_is_done();
         let blocked = wants.put;
         let idle = || {
             (blocked || self.inbox.is_empty())
                 && self.outbox.is_full() == full
-                && self.other_is_done() == other_was_done
+                && self.other_is_done() == lingering
                 && !self.control.is_cut()
         };
-        // A half that has just learnt that the other is done must set its limit before it sleeps.
-        if other_was_done && until.is_none() {
-            return Ok(());
-        }
         self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop)
     }
 }
@@ -430,3 +442,6 @@ fn said_to_user(fault: &Fault) -> String {
     .to_owned()
         + "; please tell your administrator"
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::admission::Permit;
 use crate::config::Config;
@@ -25,6 +25,10 @@ use crate::upstream::{Trust, Upstream, Waiting, dial};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
 pub const STACK: usize = 1024 * 1024;
+
+/// How much later than the upstream's thread the client's one ends a login that takes too long: the former knows in which stage, and
+/// the client is told. The latter is there for a libssh2 that does not come back.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The log's target of file operations, so that they can be silenced alone: `SFTPPROXY_LOG=info,sftpproxy::file=off`.
 const FILES: &str = "sftpproxy::file";
@@ -158,7 +162,7 @@ fn relay_downstream(
         return Err(fault);
     }
     let mut watch = watch(id, user, route);
-    let login = || (!waiting.control.is_open() && route.is_some()).then_some(waiting.deadline);
+    let login = || (!waiting.control.is_open() && route.is_some()).then_some(waiting.deadline + GRACE);
     *bytes = half.run(downstream, &mut watch, &login);
     downstream.part();
     if !waiting.control.is_open() {

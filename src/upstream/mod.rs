@@ -146,6 +146,7 @@ impl<'a> Dialed<'a> {
         tune(&stream)?;
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
         let mut session = Session::new().map_err(|error| error.to_string())?;
+        waiting.control.hold(stream.try_clone().map_err(|error| error.to_string())?);
         session.set_tcp_stream(stream);
         session.set_blocking(false);
         Ok(Self { link: Link { session }, waiting, config })

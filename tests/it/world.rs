@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod keys;
 pub mod process;
+pub mod relay;
 pub mod router;
 pub mod sshd;
 pub mod store;

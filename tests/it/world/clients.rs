@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+
 use super::keys::Key;
-use super::process::{LIMIT, Output, Process, run, run_within, until};
+use super::process::{LIMIT, Output, Process, descendants, run, run_within, signal, until};
 
 /// Where a client goes, as whom, and what it trusts.
 #[derive(Debug, Clone)]
@@ -198,6 +200,13 @@ impl Session {
         match self.output.wait_for(pattern, 1, LIMIT) {
             Ok(mut lines) => lines.remove(0),
             Err(lines) => panic!("no \"{pattern}\" after {command}:\n{}", lines.join("\n")),
+        }
+    }
+
+    /// Sends a signal to sftp and to the ssh that it has started.
+    pub fn signal(&self, number: Signal) {
+        for pid in descendants(self.output.pid()).into_iter().chain([self.output.pid()]) {
+            signal(pid, number);
         }
     }
 

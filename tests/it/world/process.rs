@@ -68,6 +68,41 @@ pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(pid, signal).expect("a child that has not been waited for");
 }
 
+/// The fields of `/proc/PID/stat` from the state on, which is the first; empty when there is no such process.
+fn stat(pid: u32) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    text.rsplit(") ").next().unwrap_or_default().split(' ').map(str::to_owned).collect()
+}
+
+/// Clock ticks (of 10 ms) that a process has worked.
+pub fn ticks(pid: u32) -> u64 {
+    stat(pid).iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+/// Memory of a process in KiB.
+pub fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// The processes that descend from this one, the nearest first.
+pub fn descendants(pid: u32) -> Vec<u32> {
+    let all = || std::fs::read_dir("/proc").expect("/proc").flatten();
+    let known: Vec<(u32, u32)> = all()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|child| Some((child, stat(child).get(1)?.parse().ok()?)))
+        .collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(&next) = found.get(at) {
+        found.extend(known.iter().filter(|(_, parent)| *parent == next).map(|(child, _)| *child));
+        at += 1;
+    }
+    found.remove(0);
+    found
+}
+
 /// Waits until the condition holds; `false` when it does not within the limit.
 pub fn until(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;

@@ -52,6 +52,10 @@ impl Router {
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ];
         environment.extend(settings.iter().filter(|(_, value)| !value.is_empty()).cloned());
+        Self::start_in(environment, lazy)
+    }
+
+    fn start_in(environment: Vec<(String, String)>, lazy: usize) -> Self {
         let process = Process::start(&mut command(&environment));
         let listening = process.wait_for("listening on ", 1, LIMIT);
         let line = listening.unwrap_or_else(|lines| panic!("the router does not start:\n{}", lines.join("\n"))).remove(0);
@@ -62,6 +66,11 @@ impl Router {
         let mut baseline = Usage::of(process.pid());
         baseline.descriptors += lazy;
         Self { process, port, environment, baseline, stopped: false }
+    }
+
+    /// Another one with the same variables, at another port.
+    pub fn again(&self, lazy: usize) -> Self {
+        Self::start_in(self.environment.clone(), lazy)
     }
 
     /// The program, with the same variables, to be given arguments.
