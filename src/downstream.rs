@@ -336,7 +336,8 @@ impl Leg for Downstream {
 }
 
 fn writable(fd: RawFd) -> Result<bool, String> {
-    let mut poll = [nix::poll::PollFd::new(crate::ffi::borrow_fd(fd), PollFlags::POLLOUT)];
+    let Some(socket) = crate::ffi::borrow_fd(fd) else { return Ok(true) };
+    let mut poll = [nix::poll::PollFd::new(socket, PollFlags::POLLOUT)];
     nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).map_err(|error| format!("poll: {error}"))?;
     Ok(poll[0].any().unwrap_or(true))
 }

@@ -107,12 +107,13 @@ impl Wake {
     fn poll(&self, fd: RawFd, events: PollFlags, until: Option<Instant>) -> Result<PollFlags, String> {
         let waker = PollFd::new(self.event.as_fd(), PollFlags::POLLIN);
         let timeout = until.map_or(PollTimeout::NONE, |until| milliseconds(until.saturating_duration_since(Instant::now())));
-        // A session whose socket is gone has descriptor -1.
-        let result = if events.is_empty() || fd < 0 {
-            poll(&mut [waker], timeout).map(|_| PollFlags::empty())
-        } else {
-            let mut both = [waker, PollFd::new(crate::ffi::borrow_fd(fd), events)];
-            poll(&mut both, timeout).map(|_| both[1].revents().unwrap_or(PollFlags::empty()))
+        let socket = crate::ffi::borrow_fd(fd).filter(|_| !events.is_empty());
+        let result = match socket {
+            None => poll(&mut [waker], timeout).map(|_| PollFlags::empty()),
+            Some(socket) => {
+                let mut both = [waker, PollFd::new(socket, events)];
+                poll(&mut both, timeout).map(|_| both[1].revents().unwrap_or(PollFlags::empty()))
+            }
         };
         match result {
             Err(Errno::EINTR) => Ok(PollFlags::empty()),

@@ -10,7 +10,7 @@ use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
 use file_rotate::{ContentLimit, FileRotate};
 use sftpproxy::account::Account;
-use sftpproxy::config::{Config, Log, Store, unknown_variables};
+use sftpproxy::config::{Config, Log, SETTINGS, Store, unknown_variables};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
 use sftpproxy::server::{self, Ended, Shutdown};
@@ -123,7 +123,11 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     }
     let shutdown = Shutdown::new()?;
     let signalled = Arc::clone(&shutdown);
-    ctrlc::set_handler(move || signalled.signal()).map_err(|error| format!("signals: {error}"))?;
+    let stop = move || {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        signalled.signal();
+    };
+    ctrlc::set_handler(stop).map_err(|error| format!("signals: {error}"))?;
     for listener in &listeners {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         log::info!(
@@ -142,8 +146,9 @@ fn serve(mut config: Config) -> Result<Ended, String> {
 
 fn make_bind(config: &Config, keys: Vec<HostKey>) -> Result<Bind, String> {
     let downstream = &config.downstream;
+    let ciphers = safe_ciphers(&downstream.algorithms.ciphers);
     let options = BindOptions {
-        ciphers: &downstream.algorithms.ciphers,
+        ciphers: &ciphers,
         macs: &downstream.algorithms.macs,
         kex: &downstream.algorithms.kex,
         host_key_algorithms: &downstream.algorithms.host_keys,
@@ -152,6 +157,15 @@ fn make_bind(config: &Config, keys: Vec<HostKey>) -> Result<Bind, String> {
         software: "sftpproxy",
     };
     Bind::new(keys.into_iter().map(|key| key.private).collect(), &options)
+}
+
+/// The ciphers without AES-GCM where libssh may not check its tag, unless the operator has chosen them.
+fn safe_ciphers(ciphers: &str) -> String {
+    let chosen = SETTINGS.iter().all(|setting| setting.flag != "ciphers" || setting.default != ciphers);
+    if chosen || !ffi::gcm_is_doubtful(&ffi::version()) {
+        return ciphers.to_owned();
+    }
+    ciphers.split(',').filter(|cipher| !cipher.contains("gcm")).collect::<Vec<_>>().join(",")
 }
 
 fn open_store(config: &Config) -> Result<Box<dyn RouteStore>, String> {

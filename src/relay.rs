@@ -23,10 +23,10 @@ pub const BUFFER: usize = 128 * 1024;
 pub const DEPTH: usize = 4;
 
 /// How long a thread whose other side is gone goes on without moving a byte.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(10);
 
-/// How long it goes on altogether.
-const LINGER_WHOLE: Duration = Duration::from_secs(60);
+/// How long it goes on altogether: a slow client still gets the half mebibyte that may be on its way.
+const LINGER_WHOLE: Duration = Duration::from_secs(300);
 
 /// What passes from thread to thread.
 enum Item {
@@ -199,13 +199,13 @@ impl Half {
             if self.control.is_cut() {
                 break Ok(());
             }
-            let before = (self.bytes, self.inbox.len());
+            let mut moved = false;
             match self.step(leg, watch) {
                 Err(what) => break Err(what),
                 Ok(Step::Finished) => break Ok(()),
-                Ok(Step::Moved) => {}
+                Ok(Step::Moved) => moved = true,
                 Ok(Step::Idle) => {
-                    let until = earlier(deadline(), lingering.map(|(start, moved)| (start + LINGER_WHOLE).min(moved + LINGER)));
+                    let until = earlier(deadline(), lingering.map(|(start, last)| (start + LINGER_WHOLE).min(last + LINGER)));
                     if until.is_some_and(|until| until <= Instant::now()) {
                         break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
                     }
@@ -216,8 +216,8 @@ impl Half {
             }
             if self.other_is_done() {
                 let now = Instant::now();
-                let (start, moved) = lingering.unwrap_or((now, now));
-                lingering = Some((start, if before == (self.bytes, self.inbox.len()) { moved } else { now }));
+                let (start, last) = lingering.unwrap_or((now, now));
+                lingering = Some((start, if moved { now } else { last }));
             }
         };
         if let Err(what) = result {

@@ -36,14 +36,20 @@ fn check(code: std::os::raw::c_int, says: impl FnOnce() -> String) -> Result<(),
     if code == 0 { Ok(()) } else { Err(says()) }
 }
 
-/// A descriptor that a library session owns, for one poll(2).
+/// A descriptor that a library session owns, for one poll(2); `None` when the session's socket is gone.
 ///
 /// The caller's session must outlive the borrow: each leg's descriptor is open until the leg is dropped, and only the leg's own
 /// thread polls it.
-pub(crate) fn borrow_fd<'a>(fd: RawFd) -> BorrowedFd<'a> {
-    assert!(fd >= 0, "a descriptor to poll");
+pub(crate) fn borrow_fd<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
     // SAFETY: `fd` is open as said above and not -1.
-    unsafe { BorrowedFd::borrow_raw(fd) }
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Whether the AES-GCM of a libssh version may accept altered data (CVE-2026-59847): 0.11 before 0.11.5 and 0.12 before 0.12.1, unless
+/// the distribution has mended it, which the version does not tell.
+pub fn gcm_is_doubtful(version: &str) -> bool {
+    let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+    matches!(numbers.as_slice(), [0, 11, 0..=4] | [0, 12, 0])
 }
 
 /// A C string that libssh owns, copied; empty for NULL.
@@ -70,4 +76,14 @@ unsafe fn last_error(object: *mut std::ffi::c_void) -> String {
 
 fn c_string(value: &str, what: &str) -> Result<CString, String> {
     CString::new(value).map_err(|_| format!("{what} contains a NUL byte"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gcm_is_doubtful_in_the_versions_that_do_not_check_its_tag() {
+        for (version, doubtful) in [("0.10.6", false), ("0.11.4", true), ("0.11.5", false), ("0.12.0", true), ("0.12.1", false)] {
+            assert_eq!(super::gcm_is_doubtful(version), doubtful, "{version}");
+        }
+    }
 }

@@ -203,7 +203,7 @@ fn every_script_is_one_that_bash_can_read() {
 }
 
 fn is_script(name: &str) -> bool {
-    name.ends_with(".sh") || std::fs::read(top().join(name)).is_ok_and(|bytes| bytes.starts_with(b"#!"))
+    name.ends_with(".sh") || std::fs::read(top().join(name)).is_ok_and(|bytes| bytes.starts_with(b"#!/"))
 }
 
 #[test]
