@@ -8,6 +8,7 @@ mod raw;
 
 mod admin;
 mod docker_case;
+mod documents;
 mod home;
 mod install;
 mod signals;
