@@ -21,6 +21,10 @@ pub struct Upstream {
     drained: bool,
 }
 
+/// Bytes of a buffer that are made ready at first: most replies are short, and zeroing the whole buffer for each would cost more than
+/// the reply.
+const FIRST: usize = 16 * 1024;
+
 /// Calls in a row that libssh2 may answer with "nothing" instead of "would block": it does so after each packet that is no data.
 const MAX_NOTHINGS: usize = 1000;
 
@@ -76,7 +80,7 @@ impl Leg for Upstream {
 
     fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, String> {
         let held = buffer.len();
-        buffer.resize(buffer.capacity(), 0);
+        buffer.resize(buffer.capacity().min(held + FIRST), 0);
         let mut filled = held;
         let mut nothings = 0;
         let result = loop {
@@ -91,7 +95,10 @@ impl Leg for Upstream {
                 Err(error) => break Err(crate::error::shown(&error.to_string())),
             }
             if filled == buffer.len() {
-                break Ok(());
+                if filled == buffer.capacity() {
+                    break Ok(());
+                }
+                buffer.resize(buffer.capacity(), 0);
             }
         };
         buffer.truncate(filled);

@@ -11,6 +11,7 @@ mod docker_case;
 mod documents;
 mod home;
 mod install;
+mod settings;
 mod signals;
 mod stores;
 mod tidy;
