@@ -100,7 +100,7 @@ need_rust() {
     fi
     if command -v rustup >/dev/null; then
         say "installing Rust with rustup"
-        rustup toolchain install stable --profile minimal --component rustfmt --component clippy || fail "rustup cannot install Rust"
+        rustup toolchain install stable --no-self-update --profile minimal --component rustfmt --component clippy || fail "rustup cannot install Rust"
         rustup default stable >/dev/null 2>&1 || true
     fi
     rust_fits || fail "Rust $rust_needed or newer is needed: install it as https://rustup.rs says, then run this again"

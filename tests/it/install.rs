@@ -16,13 +16,14 @@ fn install(folder: &Path, more: &[&str]) -> String {
 }
 
 #[test]
-fn installation_puts_program_unit_and_settings_in_place_and_keeps_settings_that_are_there() {
+fn installation_puts_program_unit_manual_and_settings_in_place_and_keeps_settings_that_are_there() {
     let folder = tempfile::tempdir().unwrap();
     install(folder.path(), &[]);
     let path = |name: &str| folder.path().join(name);
     let mode = |name: &str| path(name).metadata().unwrap_or_else(|error| panic!("{name}: {error}")).permissions().mode() & 0o777;
     assert_eq!(mode("usr/bin/sftpproxy"), 0o755);
     assert_eq!(mode("etc/sftpproxy/sftpproxy.env"), 0o640);
+    assert_eq!(mode("usr/share/man/man8/sftpproxy.8"), 0o644);
     let unit = std::fs::read_to_string(path("etc/systemd/system/sftpproxy.service")).unwrap();
     assert!(unit.contains("\nExecStart=/usr/bin/sftpproxy\n") && unit.contains("\nType=notify\n"), "{unit}");
     let settings = std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap();
@@ -34,7 +35,9 @@ fn installation_puts_program_unit_and_settings_in_place_and_keeps_settings_that_
     install(folder.path(), &[]);
     assert_eq!(std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap(), "SFTPPROXY_PORT='2222'\n");
     install(folder.path(), &["--uninstall"]);
-    assert!(!path("usr/bin/sftpproxy").exists() && !path("etc/systemd/system/sftpproxy.service").exists());
+    for name in ["usr/bin/sftpproxy", "etc/systemd/system/sftpproxy.service", "usr/share/man/man8/sftpproxy.8"] {
+        assert!(!path(name).exists(), "{name} is still there");
+    }
     assert!(path("etc/sftpproxy/sftpproxy.env").exists(), "an operator's settings are gone");
 }
 

@@ -10,6 +10,7 @@ mod admin;
 mod attacks;
 mod contract;
 mod docker_case;
+mod documents;
 mod faults;
 mod home;
 mod install;
