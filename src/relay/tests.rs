@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -114,7 +114,7 @@ impl Memory {
 
     /// Both directions are over.
     fn hung_up(&self) -> bool {
-        let mut fds = [PollFd::new(crate::ffi::borrow_fd(self.socket.as_raw_fd()), PollFlags::empty())];
+        let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO).unwrap();
         fds[0].revents().unwrap().contains(PollFlags::POLLHUP)
     }
@@ -378,7 +378,7 @@ fn a_leg_that_fails_at_any_call_ends_the_other_one_within_the_bound() {
                 let _ = peer.write(&bytes_of(seed, 200_000));
             }
             for peer in [&client, &sshd] {
-                let mut fds = [PollFd::new(crate::ffi::borrow_fd(peer.as_raw_fd()), PollFlags::POLLHUP)];
+                let mut fds = [PollFd::new(peer.as_fd(), PollFlags::POLLHUP)];
                 poll(&mut fds, PollTimeout::try_from(LIMIT).unwrap()).unwrap();
             }
         });
