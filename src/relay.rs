@@ -148,6 +148,8 @@ pub struct Half {
     next: Option<Vec<u8>>,
     closing: Closing,
     taken: Took,
+    /// The last [`Self::take`] stopped for want of room: the leg may hold bytes that poll(2) does not show.
+    full: bool,
     bytes: u64,
 }
 
@@ -192,6 +194,7 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         next: None,
         closing: Closing::Open,
         taken: Took::Open,
+        full: false,
         bytes: 0,
     };
     (
@@ -336,7 +339,12 @@ impl Half {
 
     fn take(&mut self, leg: &mut impl Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<bool, String> {
         let mut moved = false;
-        while self.taken == Took::Open && !self.outbox.is_full() {
+        self.full = false;
+        while self.taken == Took::Open {
+            self.full = self.outbox.is_full();
+            if self.full {
+                break;
+            }
             let mut buffer =
                 self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
             match leg.take(&mut buffer)? {
@@ -359,13 +367,15 @@ impl Half {
             }
             moved = true;
         }
-        if self.taken == Took::Eof
-            && !self.outbox.is_full()
-            && let Some(status) = leg.exit()?
-        {
-            self.taken = Took::Exit;
-            let _ = self.outbox.try_send(Item::Exit(status));
-            moved = true;
+        if self.taken == Took::Eof {
+            self.full = self.outbox.is_full();
+            if !self.full
+                && let Some(status) = leg.exit()?
+            {
+                self.taken = Took::Exit;
+                let _ = self.outbox.try_send(Item::Exit(status));
+                moved = true;
+            }
         }
         if moved {
             self.control.wake_of(other(self.side)).wake();
@@ -394,15 +404,15 @@ impl Half {
     /// Sleeps until there is something to do. A thread that has not yet seen (`lingering`) that the other one is done does not sleep
     /// when it is: it has the rest to deliver, and a limit to set, first.
     fn sleep(&self, leg: &impl Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
-        let full = self.outbox.is_full();
         let wants = Wants {
-            take: (self.taken == Took::Open && !full) || self.taken == Took::Eof || self.closing == Closing::Closed,
+            take: (self.taken == Took::Open && !self.full) || self.taken == Took::Eof || self.closing == Closing::Closed,
             put: self.is_blocked(),
         };
         let blocked = wants.put;
         let idle = || {
             (blocked || self.inbox.is_empty())
-                && self.outbox.is_full() == full
+                // Room that came after `take` had found none is something to do.
+                && self.outbox.is_full() == self.full
                 && self.other_is_done() == lingering
                 && !self.control.is_cut()
         };
