@@ -152,10 +152,15 @@ impl ServerSession {
         unsafe { sys::ssh_get_error_code(self.session.cast()) == sys::ssh_error_types_e_SSH_FATAL as c_int }
     }
 
-    /// libssh's last error, fit for a log line.
+    /// libssh's last error, fit for a log line. What it says of a client that went is said in words.
     pub fn error(&self) -> String {
         // SAFETY: the session is live.
-        unsafe { last_error(self.session.cast()) }
+        let said = unsafe { last_error(self.session.cast()) };
+        match said.strip_prefix("Received SSH_MSG_DISCONNECT: ") {
+            Some(reason) => format!("the client disconnected ({reason})"),
+            None if said.starts_with("Socket error: ") => "the client disconnected".into(),
+            None => said,
+        }
     }
 
     /// The client's identification line (RFC 4253 section 4.2), as it came.
