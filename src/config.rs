@@ -97,7 +97,7 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "redis-url",
         "URL",
-        "Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ for an ACL user.",
+        "Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user.",
     ),
     setting("redis-prefix", "pysftpproxy:", "TEXT", "What all keys in Redis begin with."),
     setting("redis-connect-timeout", "2", "SECONDS", "Time limit for a connection to Redis."),
