@@ -122,6 +122,7 @@ impl Keyed {
         let Accepted { mut session, waiting, proof } = self.0;
         let fault = |what| Fault::new(Side::Downstream, Stage::Prove, what);
         loop {
+            waiting.check().map_err(fault)?;
             let moved = session.advance();
             if let Some(end) = proof.borrow_mut().end.take() {
                 return Err(end);
@@ -183,13 +184,16 @@ impl Proof {
 }
 
 impl Waiting {
-    fn wait(&self, session: &ServerSession) -> Result<(), String> {
+    /// To be asked in every round: a client that never falls silent must not escape the deadline.
+    fn check(&self) -> Result<(), String> {
         if self.control.is_cut() {
             return Err("cut".into());
         }
-        if self.deadline <= Instant::now() {
-            return Err(late());
-        }
+        if self.deadline <= Instant::now() { Err(late()) } else { Ok(()) }
+    }
+
+    fn wait(&self, session: &ServerSession) -> Result<(), String> {
+        self.check()?;
         let events = if session.unsent() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let wake = self.control.wake_of(Side::Downstream);
         wake.sleep(session.fd(), events, Some(self.deadline), || !self.control.is_cut()).map(drop)
@@ -211,6 +215,7 @@ impl Downstream {
     pub fn open(&mut self) -> Result<(), Fault> {
         let fault = |what| Fault::new(Side::Downstream, Stage::Open, what);
         while !self.session.sftp_requested() {
+            self.waiting.check().map_err(fault)?;
             let moved = match self.advance() {
                 Ok(moved) => moved,
                 Err(what) if self.session.refused().requests > 0 => {
@@ -232,7 +237,7 @@ impl Downstream {
     /// server hangs up first.
     pub fn part(&mut self) {
         self.waiting.deadline = Instant::now() + PARTING;
-        while self.session.close_channel().is_ok() {
+        while self.waiting.check().is_ok() && self.session.close_channel().is_ok() {
             match self.session.advance() {
                 Ok(true) => {}
                 Ok(false) if self.waiting.wait(&self.session).is_ok() => {}

@@ -217,20 +217,19 @@ impl Half {
             if self.control.is_cut() {
                 break Ok(());
             }
-            let mut moved = false;
-            match self.step(leg, watch) {
+            let moved = match self.step(leg, watch) {
                 Err(what) => break Err(what),
                 Ok(Step::Finished) => break Ok(()),
-                Ok(Step::Moved) => moved = true,
-                Ok(Step::Idle) => {
-                    let until = earlier(deadline(), lingering.map(|(start, last)| (start + LINGER_WHOLE).min(last + LINGER)));
-                    if until.is_some_and(|until| until <= Instant::now()) {
-                        break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
-                    }
-                    if let Err(what) = self.sleep(leg, until, lingering.is_some()) {
-                        break Err(what);
-                    }
-                }
+                Ok(Step::Moved) => true,
+                Ok(Step::Idle) => false,
+            };
+            // Also after a round that moved something: a peer that never falls silent must not escape the bounds.
+            let until = earlier(deadline(), lingering.map(|(start, last)| (start + LINGER_WHOLE).min(last + LINGER)));
+            if until.is_some_and(|until| until <= Instant::now()) {
+                break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
+            }
+            if !moved && let Err(what) = self.sleep(leg, until, lingering.is_some()) {
+                break Err(what);
             }
             if self.other_is_done() {
                 let now = Instant::now();

@@ -458,3 +458,21 @@ fn a_client_that_says_nothing_after_the_key_exchange_is_sent_away_in_time() {
     assert!(client.none("alice").is_ok_and(|answer| answer == Answer::Disconnected));
     assert!(client.recv().is_err_and(|error| closed(&error)));
 }
+
+#[test]
+fn a_client_that_floods_before_it_logs_in_or_opens_sftp_is_sent_away_in_time() {
+    for proven in [false, true] {
+        let site = Site::start();
+        let start = std::time::Instant::now();
+        let mut client = site.connect();
+        if proven {
+            assert_eq!(client.login(&Login::new("alice", &site.alice)).unwrap(), Answer::Success);
+        }
+        // Never silent: each round of the session finds something to do.
+        while client.ignore(&[0; 30_000]).is_ok() {
+            assert!(start.elapsed() < std::time::Duration::from_secs(6), "still floods after {:?}", start.elapsed());
+        }
+        let end = site.end();
+        assert!(end.contains("SFTPPROXY_LOGIN_TIMEOUT"), "{end}");
+    }
+}
