@@ -76,7 +76,7 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
     let fault = match outcome {
         Ok(Err(fault)) => control.reason().unwrap_or(fault),
         Ok(Ok(())) => control.reason().unwrap_or(Fault::new(Side::Router, Stage::Relay, "ended")),
-        Err(_) => Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above"),
+        Err(_) => own_fault(),
     };
     let user = told.user.map(|user| format!(" user=\"{}\"", shown(&user))).unwrap_or_default();
     log::info!(
@@ -114,7 +114,11 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
             let _done = Done { control: waiting.control, side: Side::Upstream };
             match route {
                 Ok(route) => relay_upstream(world, (id, user), route, waiting, theirs),
-                Err(_) => 0,
+                Err(_) => {
+                    // Before the side is marked as done: the other thread must find nothing more to wait for.
+                    drop(theirs);
+                    0
+                }
             }
         });
         let upstream = upstream.map_err(|error| Fault::new(Side::Router, Stage::Dial, format!("no thread: {error}")))?;
@@ -122,7 +126,7 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
         // The client's socket is closed before the other thread is waited for: that may take as long as a name look-up.
         drop(downstream);
         told.up = upstream.join().unwrap_or_else(|_| {
-            control.end(Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above"));
+            control.end(own_fault());
             0
         });
         opened
@@ -255,6 +259,11 @@ fn log_proven(id: u64, proven: &Proven, downstream: &Downstream) {
     );
 }
 
+/// A panic of ours; the log has it in the lines before.
+fn own_fault() -> Fault {
+    Fault::new(Side::Router, Stage::Relay, "a fault of the router itself; please report the lines above")
+}
+
 /// Marks a side as done on every path, a panic included.
 struct Done<'a> {
     control: &'a Control,
@@ -264,11 +273,7 @@ struct Done<'a> {
 impl Drop for Done<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.control.cut(Fault::new(
-                Side::Router,
-                Stage::Relay,
-                "a fault of the router itself; please report the lines above",
-            ));
+            self.control.cut(own_fault());
         }
         self.control.done(self.side);
     }

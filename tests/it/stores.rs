@@ -17,6 +17,8 @@ use sftpproxy::store::redis::RedisStore;
 use sftpproxy::store::{Aim, RouteStore};
 use sftpproxy::wire::put_string;
 
+use crate::world::process::{LIMIT, free_port, until};
+
 /// A redis-server of our own: free port or socket, own folder, nothing saved, stopped when dropped.
 pub struct Redis {
     child: Child,
@@ -54,7 +56,7 @@ impl Redis {
 
     fn await_ready(&mut self) {
         let socket = self.socket();
-        until("redis-server answers", || {
+        wait_until("redis-server answers", || {
             assert!(self.child.try_wait().unwrap().is_none(), "redis-server ended");
             UnixStream::connect(&socket).is_ok()
         });
@@ -118,17 +120,9 @@ fn redis_config(port: u16) -> config::Redis {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[track_caller]
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+fn wait_until(what: &str, done: impl FnMut() -> bool) {
+    assert!(until(LIMIT, done), "waited in vain until {what}");
 }
 
 pub fn key(seed: u8) -> PublicKey {
@@ -306,7 +300,7 @@ fn redis_data_of_the_contract_are_read_as_they_are() {
     assert_eq!(redis.cli(&["GET", &format!("pysftpproxy:pubkey:{}", key(2).base64())]), "alice");
     assert_ne!(redis.cli(&["TTL", &format!("pysftpproxy:pubkey:{}", key(1).base64())]), "-1");
     redis.cli(&["PEXPIRE", &format!("pysftpproxy:pubkey:{}", key(1).base64()), "1"]);
-    until("the key has expired", || store.owner(&key(1)).unwrap().is_none());
+    wait_until("the key has expired", || store.owner(&key(1)).unwrap().is_none());
     assert!(store.remove_key("old", "AAAA whole line").unwrap());
 }
 
@@ -475,7 +469,7 @@ fn redis_over_tls_is_trusted_only_through_a_known_ca() {
         "--tls-auth-clients",
         "no",
     ]);
-    until("the TLS port is open", || TcpStream::connect(("127.0.0.1", tls_port.parse().unwrap())).is_ok());
+    wait_until("the TLS port is open", || TcpStream::connect(("127.0.0.1", tls_port.parse().unwrap())).is_ok());
     // SSL_CERT_FILE is read from the environment, which a test must not change under the others: so this test runs itself again.
     let again = |ca: &str| {
         let out = Command::new(std::env::current_exe().unwrap())
@@ -656,7 +650,7 @@ fn looking_up_among_ten_thousand_users_of_a_file_costs_no_reading() {
     std::fs::File::options().append(true).open(&path).unwrap().set_modified(past).unwrap();
     let store = FileStore::new(&path).unwrap();
     // The change time cannot be set: wait until the file is old enough for its stamp to be believed.
-    until("a thousand look-ups are quick", || {
+    wait_until("a thousand look-ups are quick", || {
         let start = Instant::now();
         assert!(
             (0..1000)
