@@ -108,19 +108,27 @@ export SFTPPROXY_UPSTREAM_EXCHANGE_TIMEOUT='10'
 # Value: SECONDS
 export SFTPPROXY_UPSTREAM_LOGIN_TIMEOUT='15'
 
-# Ciphers towards upstreams, preferred first.
-# Value: LIST
-export SFTPPROXY_UPSTREAM_CIPHERS='chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr'
+# Library that speaks SSH with upstreams; libssh needs less CPU time.
+# Value: ssh2|libssh
+export SFTPPROXY_UPSTREAM_LIBRARY='ssh2'
 
-# MACs towards upstreams; empty = libssh2's list.
+# How long a user's connection to the upstream is kept for the same user's next session; 0 = not at all.
+# Value: SECONDS
+export SFTPPROXY_UPSTREAM_REUSE='0'
+
+# Ciphers towards upstreams, preferred first; empty = those that cost the library least.
+# Value: LIST
+export SFTPPROXY_UPSTREAM_CIPHERS=''
+
+# MACs towards upstreams; empty = the library's list.
 # Value: LIST
 export SFTPPROXY_UPSTREAM_MACS=''
 
-# Key exchange towards upstreams; empty = libssh2's list.
+# Key exchange towards upstreams; empty = the library's list.
 # Value: LIST
 export SFTPPROXY_UPSTREAM_KEX=''
 
-# Host key algorithms towards upstreams; empty = libssh2's list.
+# Host key algorithms towards upstreams; empty = the library's list.
 # Value: LIST
 export SFTPPROXY_UPSTREAM_HOSTKEY_ALGORITHMS=''
 

@@ -47,21 +47,20 @@ const CIPHERS: &str =
     "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr";
 
 /// MACs for the CTR ciphers. No SHA-1.
-const MACS: &str = "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512";
+pub const MACS: &str = "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com,hmac-sha2-256,hmac-sha2-512";
 
 /// Key exchange; those that the installed libssh does not know (post-quantum before 0.12) are left out by it.
-const KEX: &str = "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,\
+pub const KEX: &str = "mlkem768x25519-sha256,sntrup761x25519-sha512,sntrup761x25519-sha512@openssh.com,curve25519-sha256,\
 curve25519-sha256@libssh.org,ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,diffie-hellman-group16-sha512,\
 diffie-hellman-group18-sha512,diffie-hellman-group14-sha256";
 
-const HOST_KEY_ALGORITHMS: &str =
+/// Signatures of host keys. No SHA-1.
+pub const HOST_KEY_ALGORITHMS: &str =
     "ssh-ed25519,ecdsa-sha2-nistp521,ecdsa-sha2-nistp384,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256";
 
-const PUBKEY_ALGORITHMS: &str = "ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp521,ecdsa-sha2-nistp384,\
+/// Signatures of users' keys. No SHA-1.
+pub const PUBKEY_ALGORITHMS: &str = "ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp521,ecdsa-sha2-nistp384,\
 ecdsa-sha2-nistp256,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256";
-
-/// Ciphers towards upstreams, the cheapest for libssh2 first: it feeds AES to OpenSSL 16 bytes at a time.
-const UPSTREAM_CIPHERS: &str = CIPHERS;
 
 /// All settings, in the order of `properties.sh`.
 pub const SETTINGS: &[Setting] = &[
@@ -119,10 +118,22 @@ pub const SETTINGS: &[Setting] = &[
     setting("upstream-connect-timeout", "10", "SECONDS", "Time limit for the TCP connection to one address of an upstream."),
     setting("upstream-exchange-timeout", "10", "SECONDS", "Time limit for the SSH key exchange with an upstream."),
     setting("upstream-login-timeout", "15", "SECONDS", "Time limit for login and opening of sftp at an upstream."),
-    setting("upstream-ciphers", UPSTREAM_CIPHERS, "LIST", "Ciphers towards upstreams, preferred first."),
-    setting("upstream-macs", "", "LIST", "MACs towards upstreams; empty = libssh2's list."),
-    setting("upstream-kex", "", "LIST", "Key exchange towards upstreams; empty = libssh2's list."),
-    setting("upstream-hostkey-algorithms", "", "LIST", "Host key algorithms towards upstreams; empty = libssh2's list."),
+    setting("upstream-library", "ssh2", "ssh2|libssh", "Library that speaks SSH with upstreams; libssh needs less CPU time."),
+    setting(
+        "upstream-reuse",
+        "0",
+        "SECONDS",
+        "How long a user's connection to the upstream is kept for the same user's next session; 0 = not at all.",
+    ),
+    setting(
+        "upstream-ciphers",
+        "",
+        "LIST",
+        "Ciphers towards upstreams, preferred first; empty = those that cost the library least.",
+    ),
+    setting("upstream-macs", "", "LIST", "MACs towards upstreams; empty = the library's list."),
+    setting("upstream-kex", "", "LIST", "Key exchange towards upstreams; empty = the library's list."),
+    setting("upstream-hostkey-algorithms", "", "LIST", "Host key algorithms towards upstreams; empty = the library's list."),
     setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),
     setting("max-sessions", "1000", "NUMBER", "Connections at the same time."),
@@ -178,9 +189,22 @@ pub struct Downstream {
     pub max_offered_keys: u32,
 }
 
+/// The library that speaks SSH with upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    /// libssh2, through the crate ssh2.
+    Ssh2,
+    /// libssh, the one that serves clients.
+    Libssh,
+}
+
 /// The upstream leg.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
+    /// Which library.
+    pub library: Library,
+    /// How long connections are kept for the next session; 0 = not at all.
+    pub reuse: Duration,
     /// Private key when the record has none.
     pub key: Option<PathBuf>,
     /// Where relative keys of records are.
@@ -472,7 +496,14 @@ fn downstream(values: &mut Values<'_>) -> Downstream {
 }
 
 fn upstream(values: &mut Values<'_>, state_dir: &std::path::Path, home: Option<PathBuf>) -> Upstream {
+    let library = |text: &str| match text {
+        "ssh2" => Some(Library::Ssh2),
+        "libssh" => Some(Library::Libssh),
+        _ => None,
+    };
     Upstream {
+        library: values.parsed("upstream-library", "ssh2 or libssh", library).unwrap_or(Library::Ssh2),
+        reuse: Duration::from_secs(values.number("upstream-reuse", 0, 3600)),
         key: values.path("upstream-key-path"),
         keys_dir: values.path("upstream-keys-dir").unwrap_or_else(|| state_dir.join("keys")),
         known_hosts: values.path("known-hosts"),

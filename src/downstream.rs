@@ -15,19 +15,16 @@ use nix::poll::PollFlags;
 use crate::error::{Fault, Side, Stage, shown};
 use crate::ffi::{AuthRequest, Bind, ServerSession};
 use crate::identity::{Offered, Proven, UserName};
-use crate::leg::{Leg, Taken, Wants};
+use crate::leg::{Leg, Taken, Wants, window};
+use crate::pipe::Pipe;
 use crate::relay::{Control, late};
 
 /// Channel opens and requests that may be refused in one session: far more than a client asks for (a terminal, some environment
 /// variables), and each may cost a leaky libssh some bytes.
 const MAX_REFUSED: u32 = 100;
 
-/// Calls of libssh in a row before others get their turn; each receives at most 4 KiB in Debian's libssh.
-const ADVANCES: usize = 32;
-
-/// Calls of libssh that may receive while it cannot send: a client that asks (each request has an answer) and never reads could
-/// otherwise fill the memory with answers. With 4 KiB a call, 4 MiB.
-const MAX_DEAF: u32 = 1024;
+/// How long our offer of algorithms may take to leave when the key exchange has failed.
+const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// How long a client may take to disconnect once its channel is closed.
 const PARTING: Duration = Duration::from_secs(2);
@@ -68,14 +65,17 @@ pub struct Accepted {
 }
 
 /// Keys are exchanged; the client has said nothing about who it is.
-pub struct Keyed(Accepted);
+pub struct Keyed {
+    accepted: Accepted,
+    /// How long the exchange took.
+    exchange: Duration,
+}
 
 /// The client's channel, and how it is waited for.
 pub struct Downstream {
     session: ServerSession,
     waiting: Waiting,
-    spill: Spill,
-    deaf: u32,
+    pipe: Pipe,
 }
 
 /// One session's deadline and wake-up.
@@ -109,17 +109,26 @@ impl Accepted {
     /// Exchanges identification lines and keys (RFC 4253).
     pub fn exchange(mut self) -> Result<Keyed, Fault> {
         let fault = |what| Fault::new(Side::Downstream, Stage::Exchange, what);
-        while !self.session.exchange().map_err(fault)? {
-            self.waiting.wait(&self.session).map_err(fault)?;
+        let started = Instant::now();
+        loop {
+            match self.session.exchange() {
+                Ok(true) => break,
+                Ok(false) => self.waiting.wait(&self.session).map_err(fault)?,
+                Err(what) => {
+                    // A client that has nothing in common with us learns from our offer what is missing; it may still be unsent.
+                    self.session.flush(LAST_WORD);
+                    return Err(fault(what));
+                }
+            }
         }
-        Ok(Keyed(self))
+        Ok(Keyed { accepted: self, exchange: started.elapsed() })
     }
 }
 
 impl Keyed {
     /// Waits for the signature that proves a key (RFC 4252 section 7).
     pub fn prove(self) -> Result<(Proven, Downstream), Fault> {
-        let Accepted { mut session, waiting, proof } = self.0;
+        let Accepted { session, waiting, proof } = self.accepted;
         let fault = |what| Fault::new(Side::Downstream, Stage::Prove, what);
         loop {
             waiting.check().map_err(fault)?;
@@ -128,7 +137,7 @@ impl Keyed {
                 return Err(end);
             }
             if let Some(proven) = proof.borrow_mut().proven.take() {
-                return Ok((proven, Downstream { session, waiting, spill: Spill::default(), deaf: 0 }));
+                return Ok((proven, Downstream { session, waiting, pipe: Pipe::new(window(self.exchange)) }));
             }
             if !moved.map_err(fault)? {
                 // libssh leaves some bad requests without an answer, and the client would wait for ever.
@@ -245,11 +254,6 @@ impl Downstream {
             }
         }
     }
-
-    /// Whether libssh may receive: not while a client that reads nothing makes answers pile up.
-    fn is_deaf(&self) -> bool {
-        self.deaf >= MAX_DEAF && self.session.unsent()
-    }
 }
 
 impl Leg for Downstream {
@@ -258,57 +262,23 @@ impl Leg for Downstream {
     }
 
     fn advance(&mut self) -> Result<bool, String> {
-        let mut moved = false;
-        for _ in 0..ADVANCES {
-            if self.is_deaf() && !writable(self.session.fd())? {
-                break;
-            }
-            if !self.session.advance()? {
-                break;
-            }
-            self.deaf = if self.session.unsent() { self.deaf + 1 } else { 0 };
-            moved = true;
-            if self.session.readable() >= crate::relay::BUFFER / 2 {
-                break;
-            }
-        }
+        let moved = self.pipe.advance(&self.session)?;
         if self.session.refused().requests > MAX_REFUSED {
             return Err(format!("more than {MAX_REFUSED} refused requests, the last one for {}", self.session.refused().last));
-        }
-        // Data beyond the window, for one, is an error that libssh 0.11 notes and goes on from.
-        if moved && self.session.failed() {
-            return Err(self.session.error());
         }
         Ok(moved)
     }
 
     fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, String> {
-        let room = buffer.capacity() - buffer.len();
-        if self.spill.is_empty() {
-            let count = self.session.read(buffer, room)?;
-            if count == room {
-                self.spill.fill(&mut self.session)?;
-            }
-            if count == 0 {
-                return Ok(if self.session.at_eof() || self.session.is_closed() { Taken::Eof } else { Taken::Nothing });
-            }
-            return Ok(Taken::Bytes(count));
-        }
-        Ok(Taken::Bytes(self.spill.move_to(buffer, room)))
+        self.pipe.take(&self.session, buffer)
     }
 
     fn put(&mut self, bytes: &[u8]) -> Result<usize, String> {
-        if self.session.unsent() {
-            return Ok(0);
-        }
-        self.session.write(bytes)
+        self.pipe.put(&self.session, bytes)
     }
 
     fn put_eof(&mut self) -> Result<bool, String> {
-        if self.session.unsent() {
-            return Ok(false);
-        }
-        self.session.send_eof().map(|()| true)
+        self.pipe.put_eof(&self.session)
     }
 
     fn put_exit(&mut self, status: i32) -> Result<(), String> {
@@ -325,60 +295,12 @@ impl Leg for Downstream {
     }
 
     fn interest(&self, _wants: Wants) -> PollFlags {
-        // Always in: window adjustments and key exchanges of the other direction come that way, and libssh's window bounds the data.
-        match (self.session.unsent(), self.is_deaf()) {
-            (true, true) => PollFlags::POLLOUT,
-            (true, false) => PollFlags::POLLIN | PollFlags::POLLOUT,
-            (false, _) => PollFlags::POLLIN,
-        }
+        self.pipe.interest(&self.session)
     }
 
     fn explain(&mut self, reason: &str) {
         if !self.session.unsent() {
             let _ = self.session.write_stderr(format!("sftpproxy: {reason}\r\n").as_bytes());
         }
-    }
-}
-
-fn writable(fd: RawFd) -> Result<bool, String> {
-    let Some(socket) = crate::ffi::borrow_fd(fd) else { return Ok(true) };
-    let mut poll = [nix::poll::PollFd::new(socket, PollFlags::POLLOUT)];
-    nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).map_err(|error| format!("poll: {error}"))?;
-    Ok(poll[0].any().unwrap_or(true))
-}
-
-/// Data that libssh held beyond what a buffer could take.
-///
-/// libssh 0.10 opens its window at each read without regard to what it still holds, so a channel that is read a little at a time
-/// while the socket is served grows without bound. Either it is read until it is empty, or it is not read at all: what does not
-/// fit into the buffer is kept here, and the channel is read again only when this is empty. At most one window (2 MiB) stands here.
-#[derive(Default)]
-struct Spill {
-    bytes: Vec<u8>,
-    from: usize,
-}
-
-impl Spill {
-    fn is_empty(&self) -> bool {
-        self.from == self.bytes.len()
-    }
-
-    /// Reads the channel until it is empty: in one call, for a second one would ask the socket for more.
-    fn fill(&mut self, session: &mut ServerSession) -> Result<(), String> {
-        (self.bytes, self.from) = (Vec::new(), 0);
-        match session.readable() {
-            0 => Ok(()),
-            held => session.read(&mut self.bytes, held).map(drop),
-        }
-    }
-
-    fn move_to(&mut self, buffer: &mut Vec<u8>, room: usize) -> usize {
-        let count = room.min(self.bytes.len() - self.from);
-        buffer.extend_from_slice(&self.bytes[self.from..self.from + count]);
-        self.from += count;
-        if self.is_empty() {
-            *self = Self::default();
-        }
-        count
     }
 }

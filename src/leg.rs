@@ -135,7 +135,35 @@ pub fn tune(stream: &TcpStream) -> Result<(), String> {
         .map_err(|error| format!("SO_KEEPALIVE: {error}"))
 }
 
+/// Bytes that a peer may send before we have read any (RFC 4254 section 5.2): what 1 Gbit/s needs at the distance that the key exchange
+/// has shown, from [`LEAST_WINDOW`] to [`MOST_WINDOW`].
+///
+/// Of the time a key exchange takes, two round trips at least are distance; the rest makes the window larger than it need be. A peer
+/// nearby gets no large window, because a transfer that stands still may fill it, and that is memory.
+pub fn window(exchange: Duration) -> u32 {
+    let bytes = exchange.as_secs_f64() / 2.0 * 125e6;
+    bytes.clamp(LEAST_WINDOW.into(), MOST_WINDOW.into()) as u32
+}
+
+/// What OpenSSH gives, wherever the peer is.
+pub const LEAST_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// 1 Gbit/s at 134 ms.
+pub const MOST_WINDOW: u32 = 16 * 1024 * 1024;
+
 /// Rounded up, so that a deadline is over when poll(2) comes back.
 fn milliseconds(left: Duration) -> PollTimeout {
     PollTimeout::try_from(left.as_micros().div_ceil(1000).min(i32::MAX as u128) as i32).unwrap_or(PollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_grows_with_the_distance_within_bounds() {
+        assert_eq!(window(Duration::ZERO), LEAST_WINDOW);
+        assert_eq!(window(Duration::from_millis(200)), 12_500_000);
+        assert_eq!(window(Duration::from_secs(10)), MOST_WINDOW);
+    }
 }

@@ -27,6 +27,8 @@ pub mod host_keys;
 pub mod leg;
 pub mod relay;
 
+pub mod pipe;
+
 pub mod downstream;
 pub mod upstream;
 

@@ -16,6 +16,7 @@ use sftpproxy::host_keys::{self, HostKey};
 use sftpproxy::server::{self, Ended, Shutdown};
 use sftpproxy::session::World;
 use sftpproxy::store::RouteStore;
+use sftpproxy::upstream::Kept;
 use sftpproxy::{admin, cli};
 
 /// Exit codes, as `--help` and the manual say.
@@ -138,7 +139,8 @@ fn serve(mut config: Config) -> Result<Ended, String> {
         );
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let world = Arc::new(World { config, store, bind, banner });
+    let kept = Kept::new(config.upstream.reuse)?;
+    let world = Arc::new(World { config, store, bind, banner, kept });
     let ended = server::serve(&world, listeners, &shutdown)?;
     log::info!("stopped");
     Ok(ended)

@@ -96,6 +96,11 @@ impl Control {
         }
     }
 
+    /// Gives the upstream's socket back: the connection outlives the session.
+    pub fn release(&self) -> Option<TcpStream> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Whether [`Self::cut`] was called.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::SeqCst)
@@ -208,7 +213,7 @@ impl Half {
     /// received from the peer and may change it; its error ends the session. `deadline` holds until it is `None`.
     pub fn run(
         mut self,
-        leg: &mut impl Leg,
+        leg: &mut dyn Leg,
         watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>,
         deadline: &dyn Fn() -> Option<Instant>,
     ) -> u64 {
@@ -244,7 +249,7 @@ impl Half {
     }
 
     /// One round: let the library work, give what there is, take what there is room for.
-    fn step(&mut self, leg: &mut impl Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<Step, String> {
+    fn step(&mut self, leg: &mut dyn Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<Step, String> {
         let mut moved = leg.advance()?;
         moved |= self.put(leg)?;
         moved |= self.take(leg, watch)?;
@@ -258,7 +263,7 @@ impl Half {
         Ok(if moved { Step::Moved } else { Step::Idle })
     }
 
-    fn put(&mut self, leg: &mut impl Leg) -> Result<bool, String> {
+    fn put(&mut self, leg: &mut dyn Leg) -> Result<bool, String> {
         let (mut moved, mut freed) = (false, false);
         loop {
             if let Some((buffer, from)) = &mut self.front {
@@ -310,7 +315,7 @@ impl Half {
         }
     }
 
-    fn close(&mut self, leg: &mut impl Leg, status: i32) -> Result<(), String> {
+    fn close(&mut self, leg: &mut dyn Leg, status: i32) -> Result<(), String> {
         if self.closing != Closing::Closed {
             self.closing = Closing::Closed;
             leg.put_exit(status)?;
@@ -319,7 +324,7 @@ impl Half {
     }
 
     /// The other thread is gone and everything it sent has been put: close this leg too.
-    fn other_gone(&mut self, leg: &mut impl Leg) -> Result<bool, String> {
+    fn other_gone(&mut self, leg: &mut dyn Leg) -> Result<bool, String> {
         if self.side == Side::Upstream {
             let first = self.closing == Closing::Open;
             if first {
@@ -336,7 +341,7 @@ impl Half {
         self.close(leg, 1).map(|()| true)
     }
 
-    fn take(&mut self, leg: &mut impl Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<bool, String> {
+    fn take(&mut self, leg: &mut dyn Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<bool, String> {
         let mut moved = false;
         self.full = false;
         while self.taken == Took::Open {
@@ -382,7 +387,7 @@ impl Half {
         Ok(moved)
     }
 
-    fn is_finished(&self, leg: &mut impl Leg) -> bool {
+    fn is_finished(&self, leg: &mut dyn Leg) -> bool {
         match self.side {
             // The sshd has closed: nothing can be put any more, everything it said is on its way.
             Side::Upstream => self.taken == Took::Exit,
@@ -402,7 +407,7 @@ impl Half {
 
     /// Sleeps until there is something to do. A thread that has not yet seen (`lingering`) that the other one is done does not sleep
     /// when it is: it has the rest to deliver, and a limit to set, first.
-    fn sleep(&self, leg: &impl Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
+    fn sleep(&self, leg: &dyn Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
         let wants = Wants {
             take: (self.taken == Took::Open && !self.full) || self.taken == Took::Eof || self.closing == Closing::Closed,
             put: self.is_blocked(),

@@ -14,14 +14,14 @@ use crate::config::Config;
 use crate::downstream::{Accepted, Downstream, Judge, Terms, Verdict};
 use crate::error::{Fault, Side, Stage, shown, shown_bytes};
 use crate::ffi::Bind;
-use crate::identity::{Offered, Proven};
+use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
 use crate::relay::{Control, Half, halves};
 use crate::route::Route;
 use crate::sftp::Effect;
 use crate::sftp::request::{Operation, Requests};
 use crate::store::RouteStore;
-use crate::upstream::{Trust, Upstream, Waiting, dial};
+use crate::upstream::{Kept, Trust, Upstream, Waiting, dial};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
 pub const STACK: usize = 1024 * 1024;
@@ -43,6 +43,8 @@ pub struct World {
     pub bind: Bind,
     /// Text shown before login.
     pub banner: Option<String>,
+    /// Connections to upstreams for the next session of the same user.
+    pub kept: Kept,
 }
 
 /// A connection that has a permit.
@@ -99,6 +101,7 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     let accepted = Accepted::new(&world.bind, stream, terms, judge(Arc::clone(world)))?;
     let keyed = accepted.exchange()?;
     let (proven, mut downstream) = keyed.prove()?;
+    let since = Instant::now();
 
     permit.proven();
     told.user = Some(proven.user().to_string());
@@ -108,21 +111,24 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     let (ours, theirs) = halves(&control);
     let waiting = Waiting { deadline, control: &control };
     thread::scope(|scope| {
-        let user = proven.user().as_str();
+        let (name, user) = (proven.user().as_str(), proven.user());
         let route = &route;
         let upstream = thread::Builder::new().name(format!("upstream-{id}")).stack_size(STACK).spawn_scoped(scope, move || {
-            let _done = Done { control: waiting.control, side: Side::Upstream };
-            match route {
-                Ok(route) => relay_upstream(world, (id, user), route, waiting, theirs),
-                Err(_) => {
-                    // Before the side is marked as done: the other thread must find nothing more to wait for.
-                    drop(theirs);
-                    0
-                }
+            let done = Done { control: waiting.control, side: Side::Upstream };
+            let Ok(route) = route else {
+                // Before the side is marked as done: the other thread must find nothing more to wait for.
+                drop(theirs);
+                return 0;
+            };
+            let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, theirs, since);
+            drop(done);
+            if let Some(upstream) = upstream {
+                world.kept.keep(user, route, upstream, waiting);
             }
+            bytes
         });
         let upstream = upstream.map_err(|error| Fault::new(Side::Router, Stage::Dial, format!("no thread: {error}")))?;
-        let opened = relay_downstream((id, user), &mut downstream, route.as_ref().ok(), waiting, ours, &mut told.down);
+        let opened = relay_downstream((id, name), &mut downstream, route.as_ref().ok(), waiting, ours, &mut told.down);
         // The client's socket is closed before the other thread is waited for: that may take as long as a name look-up.
         drop(downstream);
         told.up = upstream.join().unwrap_or_else(|_| {
@@ -203,32 +209,52 @@ fn log_operation(id: u64, user: &str, operation: &Operation<'_>) {
     log::log!(target: FILES, level, "file session={id} user=\"{user}\" {} path=\"{path}\"{second}{flags}", operation.name());
 }
 
-/// The side of the user's sshd, from the route to the end; returns the bytes that it was given.
-fn relay_upstream(world: &World, who: (u64, &str), route: &Route, waiting: Waiting<'_>, half: Half) -> u64 {
-    match open_upstream(world, who, route, waiting) {
-        Ok(mut upstream) => {
-            waiting.control.open();
-            half.run(&mut upstream, &mut |_| Ok(()), &|| None)
-        }
+/// The side of the user's sshd, from the route to the end; returns the bytes that it was given, and what is left of the connection.
+fn relay_upstream(
+    world: &World,
+    (id, user): (u64, &UserName),
+    route: &Route,
+    waiting: Waiting<'_>,
+    half: Half,
+    proven: Instant,
+) -> (u64, Option<Upstream>) {
+    let mut upstream = match open_upstream(world, (id, user), route, waiting) {
+        Ok(upstream) => upstream,
         Err(fault) => {
             waiting.control.end(fault);
-            0
+            return (0, None);
         }
-    }
+    };
+    waiting.control.open();
+    let mut first = Some(proven);
+    let mut watch = |_: &mut Vec<u8>| {
+        if let Some(proven) = first.take() {
+            let milliseconds = proven.elapsed().as_secs_f64() * 1000.0;
+            log::info!("reply session={id} user=\"{}\" milliseconds={milliseconds:.1}", shown(user.as_str()));
+        }
+        Ok(())
+    };
+    let bytes = half.run(upstream.leg(), &mut watch, &|| None);
+    (bytes, Some(upstream))
 }
 
-fn open_upstream(world: &World, (id, user): (u64, &str), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {
+fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {
     let config = &world.config.upstream;
     let trust = trust(world, route)?;
 
-    let dialed = dial(&route.remote, route.port, config, waiting)?;
-    let trusted = dialed.trust(&trust)?;
-    let host_key = format!("{} {}", trusted.host_key().kind(), trusted.host_key().fingerprint());
-    let upstream = trusted.log_in(route)?.open()?;
+    let kept = world.kept.open(user, route, &trust, config, waiting);
+    let again = if kept.is_some() { " kept=yes" } else { "" };
+    let upstream = match kept {
+        Some(upstream) => upstream,
+        None => dial(&route.remote, route.port, config, waiting)?.trust(&trust)?.log_in(route)?.open()?,
+    };
 
-    let (address, login, cipher) = (route.address(), shown(&route.login), upstream.ciphers().0);
-    let user = shown(user);
-    log::info!("open session={id} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" cipher={cipher}");
+    let (address, login, cipher) = (route.address(), shown(&route.login), upstream.cipher());
+    let host_key = format!("{} {}", upstream.host_key().kind(), upstream.host_key().fingerprint());
+    let user = shown(user.as_str());
+    log::info!(
+        "open session={id} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" cipher={cipher}{again}"
+    );
     Ok(upstream)
 }
 

@@ -59,6 +59,11 @@ impl PrivateKey {
         unsafe { public_half(self.0) }
     }
 
+    /// The key, for a call.
+    pub(super) fn raw(&self) -> sys::ssh_key {
+        self.0
+    }
+
     /// Gives the key away to C.
     pub(super) fn into_raw(self) -> sys::ssh_key {
         let key = self.0;

@@ -1,4 +1,4 @@
-//! The only room with `unsafe`: libssh's server side, wrapped so that nothing unsafe can be done from outside.
+//! The only room with `unsafe`: libssh as server and as client, wrapped so that nothing unsafe can be done from outside.
 //!
 //! libssh comes from the system, through the bindings that the crate libssh-rs re-exports (its safe API is client-only). One thread
 //! at a time may use a session and everything below it; our types are therefore `!Send` and are made inside their thread.
@@ -11,12 +11,16 @@ use std::os::fd::{BorrowedFd, RawFd};
 use libssh_rs::sys;
 
 mod bind;
+mod client;
+mod connection;
 mod key;
-mod session;
+mod server;
 
 pub use bind::{Bind, BindOptions};
+pub use client::{Answer, ClientOptions, ClientSession};
+pub use connection::Connection;
 pub use key::PrivateKey;
-pub use session::{AuthRequest, Refused, ServerSession};
+pub use server::{AuthRequest, Refused, ServerSession};
 
 /// Initialises libssh; to be called once, from the main thread, before anything else here.
 pub fn init() -> Result<(), String> {

@@ -6,16 +6,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ssh2::Session;
 
-use super::Trusted;
+use super::libssh2::MAX_AGENT_KEYS;
+use super::{Trusted, Wait};
 use crate::config;
 use crate::error::shown;
 use crate::ffi::PrivateKey;
 use crate::identity::PublicKey;
 use crate::route::Route;
 use crate::secret::read_key_file;
-
-/// Agent keys tried at one upstream: sshd's MaxAuthTries is 6 unless set, and each one counts.
-const MAX_AGENT_KEYS: usize = 5;
 
 /// The account's own keys, in ssh(1)'s order of today.
 const OWN_KEYS: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
@@ -52,14 +50,15 @@ fn sources(key: Option<&Path>, config: &config::Upstream) -> Result<Vec<Source>,
 }
 
 /// Logs in, or says with what it was tried and why each failed.
-pub(super) fn log_in(trusted: &Trusted<'_>, route: &Route) -> Result<(), String> {
+pub(super) fn log_in(trusted: &mut Trusted<'_>, route: &Route) -> Result<(), String> {
     let mut tried = Vec::new();
-    for source in sources(route.key.as_deref(), trusted.dialed.config)? {
+    let wait = Wait { waiting: trusted.waiting, limit: trusted.config.login_timeout };
+    for source in sources(route.key.as_deref(), trusted.config)? {
         let outcome = match &source {
-            Source::File(path) => {
-                with_file(trusted, &route.login, path).map_err(|reason| format!("key {}: {reason}", path.display()))
-            }
-            Source::Agent => with_agent(trusted, &route.login).map_err(|reason| format!("ssh-agent: {reason}")),
+            Source::File(path) => read_key_file(path)
+                .and_then(|key| trusted.link.log_in(&route.login, &key, wait))
+                .map_err(|reason| format!("key {}: {reason}", path.display())),
+            Source::Agent => trusted.link.log_in_with_agent(&route.login, wait).map_err(|reason| format!("ssh-agent: {reason}")),
         };
         match outcome {
             Ok(()) => return Ok(()),
@@ -71,34 +70,6 @@ pub(super) fn log_in(trusted: &Trusted<'_>, route: &Route) -> Result<(), String>
         shown(&route.login),
         tried.join("; ")
     ))
-}
-
-fn with_file(trusted: &Trusted<'_>, login: &str, path: &Path) -> Result<(), String> {
-    let secret = read_key_file(path)?;
-    let text = secret.expose_str().ok_or("not a private key: not text")?;
-    let dialed = &trusted.dialed;
-    dialed.link.until(dialed.waiting, dialed.config.login_timeout, || {
-        dialed.link.session.userauth_pubkey_memory(login, None, text, None)
-    })
-}
-
-fn with_agent(trusted: &Trusted<'_>, login: &str) -> Result<(), String> {
-    let dialed = &trusted.dialed;
-    let mut agent = dialed.link.session.agent().map_err(|error| error.to_string())?;
-    agent.connect().map_err(|error| error.to_string())?;
-    agent.list_identities().map_err(|error| error.to_string())?;
-    let keys = agent.identities().map_err(|error| error.to_string())?;
-    if keys.is_empty() {
-        return Err("holds no keys".into());
-    }
-    let mut last = String::new();
-    for key in keys.iter().take(MAX_AGENT_KEYS) {
-        match dialed.link.until(dialed.waiting, dialed.config.login_timeout, || agent.userauth(login, key)) {
-            Ok(()) => return Ok(()),
-            Err(reason) => last = reason,
-        }
-    }
-    Err(format!("none of {} keys fits: {last}", keys.len().min(MAX_AGENT_KEYS)))
 }
 
 /// The public halves of the keys that would be tried, as lines for `authorized_keys`.

@@ -1,34 +1,35 @@
 //! The side of the user's own sshd, in types that exist only when the stage before has succeeded:
 //! [`Dialed`] → [`Trusted`] → [`LoggedIn`] → [`Upstream`].
 //!
-//! Through the crate ssh2 (libssh2), never blocking in it: each call is repeated until it is done, the stage's time is over, or the
-//! session is cut. Only a [`Trusted`] connection takes credentials. libssh2's SFTP code is not used: the channel carries bytes.
+//! Each stage is a few calls of a library ([`Link`]), which never block: each call is repeated until it is done, the stage's time is
+//! over, or the session is cut. Only a [`Trusted`] connection takes credentials. The libraries' SFTP code is not used: the channel
+//! carries bytes.
 
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
-use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 
-use crate::config;
+use crate::config::{self, Algorithms, Library};
 use crate::error::{Fault, Side, Stage, shown};
-use crate::identity::{Fingerprint, PublicKey};
-use crate::known_hosts::Known;
-use crate::leg::tune;
+use crate::identity::PublicKey;
+use crate::leg::{Leg, tune, window};
 use crate::relay::{Control, late};
-use crate::route::{Pin, Route};
+use crate::route::Route;
+use crate::secret::Secret;
 
-mod channel;
 mod credential;
+mod kept;
+mod libssh;
+mod libssh2;
 mod scan;
+mod trust;
 
-pub use channel::Upstream;
 pub use credential::public_keys;
+pub use kept::Kept;
 pub use scan::scan;
-
-/// libssh2's "would block" (`LIBSSH2_ERROR_EAGAIN`).
-const AGAIN: ErrorCode = ErrorCode::Session(-37);
+pub use trust::Trust;
 
 /// What a connection needs to be waited for: until when, and who may end it.
 #[derive(Clone, Copy)]
@@ -41,77 +42,90 @@ pub struct Waiting<'a> {
 
 /// A connection to the upstream, of which nothing is known.
 pub struct Dialed<'a> {
-    link: Link,
+    stream: TcpStream,
     waiting: Waiting<'a>,
     config: &'a config::Upstream,
 }
 
 /// A connection whose host key is pinned or known.
 pub struct Trusted<'a> {
-    dialed: Dialed<'a>,
+    link: Box<dyn Link>,
+    waiting: Waiting<'a>,
+    config: &'a config::Upstream,
+    shown: Shown,
+}
+
+/// What the key exchange has shown.
+#[derive(Debug, Clone)]
+struct Shown {
     host_key: PublicKey,
+    /// Bytes that the upstream may be ahead.
+    window: u32,
 }
 
 /// A connection that has accepted the login.
-pub struct LoggedIn<'a> {
-    trusted: Trusted<'a>,
+pub struct LoggedIn<'a>(Trusted<'a>);
+
+/// A channel that speaks SFTP.
+pub struct Upstream {
+    channel: Box<dyn Channel>,
+    shown: Shown,
 }
 
-/// What an operator has said about the host's keys.
-pub struct Trust {
-    /// Pins of the record; when there are any, nothing else counts.
-    pub pins: Vec<Pin>,
-    /// What `known_hosts` says.
-    pub known: Known,
-    /// Which file that is, for the log.
-    pub file: String,
+/// A library's connection to an upstream. Dropping it says goodbye, without waiting, and closes the socket. Errors are one line.
+trait Link: Send {
+    /// Exchanges identification lines and keys and returns the host key that was shown and proven.
+    fn exchange(&mut self, wait: Wait<'_>) -> Result<PublicKey, String>;
+
+    /// Logs in with a private key in PEM or OpenSSH format.
+    fn log_in(&mut self, login: &str, key: &Secret, wait: Wait<'_>) -> Result<(), String>;
+
+    /// Logs in with a key of the ssh-agent at `SSH_AUTH_SOCK`.
+    fn log_in_with_agent(&mut self, login: &str, wait: Wait<'_>) -> Result<(), String>;
+
+    /// Opens a channel with the subsystem sftp (RFC 4254 section 6.5), on which the upstream may be `window` bytes ahead of us.
+    fn open(self: Box<Self>, window: u32, wait: Wait<'_>) -> Result<Box<dyn Channel>, String>;
 }
 
-/// A libssh2 session with its socket. The socket is shut down before the session goes: libssh2 leaks a session that would block at
-/// its end, and a blocking one may wait for the peer for ever.
-struct Link {
-    session: Session,
+/// A library's channel, once it speaks SFTP.
+trait Channel: Leg {
+    /// The ciphers to the upstream and from it.
+    fn ciphers(&self) -> (String, String);
+
+    /// The connection, once the upstream has closed the channel: another one can be opened on it. `None` = it cannot.
+    fn into_link(self: Box<Self>, wait: Wait<'_>) -> Option<Box<dyn Link>>;
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        let _ = self.session.disconnect(None, "", None);
-        self.shut();
-    }
+/// A stage's share of the time that is left.
+#[derive(Clone, Copy)]
+struct Wait<'a> {
+    waiting: Waiting<'a>,
+    limit: Duration,
 }
 
-impl Link {
-    fn shut(&self) {
-        let _ = nix::sys::socket::shutdown(self.session.as_raw_fd(), nix::sys::socket::Shutdown::Both);
-    }
-
-    /// Repeats a call of libssh2 until it no longer says "would block"; `limit` and the session's deadline bound it.
-    fn until<T>(
-        &self,
-        waiting: Waiting<'_>,
-        limit: Duration,
-        mut call: impl FnMut() -> Result<T, ssh2::Error>,
+impl Wait<'_> {
+    /// Repeats a library's call until it is done; in between this thread sleeps on what `blocked` says.
+    fn until<T, L: ?Sized>(
+        self,
+        library: &mut L,
+        mut call: impl FnMut(&mut L) -> Result<Option<T>, String>,
+        blocked: impl Fn(&L) -> (RawFd, PollFlags),
     ) -> Result<T, String> {
-        let until = waiting.deadline.min(Instant::now() + limit);
+        let Waiting { deadline, control } = self.waiting;
+        let until = deadline.min(Instant::now() + self.limit);
         loop {
-            match call() {
-                Err(error) if error.code() == AGAIN => {}
-                other => return other.map_err(|error| shown(error.message())),
+            if let Some(done) = call(library)? {
+                return Ok(done);
             }
-            if waiting.control.is_cut() {
+            if control.is_cut() {
                 return Err("the session was ended".into());
             }
             if until <= Instant::now() {
-                let within = format!("no answer within {} s", limit.as_secs_f32());
-                return Err(if until == waiting.deadline { late() } else { within });
+                let within = format!("no answer within {} s", self.limit.as_secs_f32());
+                return Err(if until == deadline { late() } else { within });
             }
-            let events = match self.session.block_directions() {
-                BlockDirections::Outbound => PollFlags::POLLOUT,
-                BlockDirections::Both => PollFlags::POLLIN | PollFlags::POLLOUT,
-                BlockDirections::Inbound | BlockDirections::None => PollFlags::POLLIN,
-            };
-            let wake = waiting.control.wake_of(Side::Upstream);
-            wake.sleep(self.session.as_raw_fd(), events, Some(until), || !waiting.control.is_cut())?;
+            let (fd, events) = blocked(library);
+            control.wake_of(Side::Upstream).sleep(fd, events, Some(until), || !control.is_cut())?;
         }
     }
 }
@@ -145,134 +159,76 @@ impl<'a> Dialed<'a> {
     fn new(stream: TcpStream, config: &'a config::Upstream, waiting: Waiting<'a>) -> Result<Self, String> {
         tune(&stream)?;
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-        let mut session = Session::new().map_err(|error| error.to_string())?;
         waiting.control.hold(stream.try_clone().map_err(|error| error.to_string())?);
-        session.set_tcp_stream(stream);
-        session.set_blocking(false);
-        Ok(Self { link: Link { session }, waiting, config })
+        Ok(Self { stream, waiting, config })
     }
 
     /// Exchanges keys, the types in `kinds` preferred for the host key (empty = as configured), and returns the host key.
-    fn exchange(&mut self, kinds: &[&str]) -> Result<PublicKey, Fault> {
+    fn exchange(self, kinds: &[&str]) -> Result<Trusted<'a>, Fault> {
         let fault = |what| Fault::new(Side::Upstream, Stage::Trust, what);
-        let algorithms = &self.config.algorithms;
-        let wanted = kinds.iter().flat_map(signatures_of).copied().collect::<Vec<_>>().join(",");
-        for (method, list) in [
-            (MethodType::Kex, algorithms.kex.as_str()),
-            (MethodType::HostKey, if wanted.is_empty() { algorithms.host_keys.as_str() } else { &wanted }),
-            (MethodType::CryptCs, &algorithms.ciphers),
-            (MethodType::CryptSc, &algorithms.ciphers),
-            (MethodType::MacCs, &algorithms.macs),
-            (MethodType::MacSc, &algorithms.macs),
-        ] {
-            if !list.is_empty() {
-                let set = self.link.session.method_pref(method, list);
-                set.map_err(|error| fault(format!("algorithms \"{}\": {}", shown(list), error.message())))?;
-            }
+        let Self { stream, waiting, config } = self;
+        let mut algorithms = config.algorithms.clone();
+        if !kinds.is_empty() {
+            algorithms.host_keys = kinds.iter().flat_map(trust::signatures_of).copied().collect::<Vec<_>>().join(",");
         }
-        // `handshake` wants the session for itself, which `until` only borrows: a clone is another handle to the same session.
-        let mut session = self.link.session.clone();
-        let done = self.link.until(self.waiting, self.config.exchange_timeout, || session.handshake());
-        done.map_err(|what| fault(format!("key exchange: {what}")))?;
-        let (blob, _) = self.link.session.host_key().ok_or_else(|| fault("the upstream shows no host key".into()))?;
-        PublicKey::from_blob(blob).map_err(|reason| fault(format!("host key: {reason}")))
+        let mut link = link(stream, &algorithms, config.library).map_err(fault)?;
+        let wait = Wait { waiting, limit: config.exchange_timeout };
+        let started = Instant::now();
+        let host_key = link.exchange(wait).map_err(|what| fault(format!("key exchange: {what}")))?;
+        Ok(Trusted { link, waiting, config, shown: Shown { host_key, window: window(started.elapsed()) } })
     }
 
     /// Exchanges keys and checks the host key. No credential has been sent, and none will be unless this succeeds.
-    pub fn trust(mut self, trust: &Trust) -> Result<Trusted<'a>, Fault> {
-        let kinds = trust.kinds();
-        let host_key = self.exchange(&kinds)?;
-        trust.check(&host_key).map_err(|what| Fault::new(Side::Upstream, Stage::Trust, what))?;
-        Ok(Trusted { dialed: self, host_key })
+    pub fn trust(self, trust: &Trust) -> Result<Trusted<'a>, Fault> {
+        let unchecked = self.exchange(&trust.kinds())?;
+        trust.check(&unchecked.shown.host_key).map_err(|what| Fault::new(Side::Upstream, Stage::Trust, what))?;
+        Ok(unchecked)
     }
 }
 
-/// The signature algorithms of a key type (RFC 8332 for RSA).
-fn signatures_of<'k>(kind: &'k &'k str) -> &'k [&'k str] {
-    if *kind == "ssh-rsa" { &["rsa-sha2-512", "rsa-sha2-256"] } else { std::slice::from_ref(kind) }
-}
-
-impl Trust {
-    /// The key types that are pinned or known: only these are asked for, or a host with several keys might show another one.
-    fn kinds(&self) -> Vec<&str> {
-        let mut kinds = Vec::new();
-        for pin in &self.pins {
-            match pin {
-                Pin::Key(key) => kinds.push(key.kind()),
-                // A fingerprint does not tell the type.
-                Pin::Fingerprint(_) => return Vec::new(),
-            }
-        }
-        if self.pins.is_empty() {
-            kinds.extend(self.known.keys.iter().map(PublicKey::kind));
-        }
-        kinds.dedup();
-        kinds
-    }
-
-    /// Whether the host key is one that an operator has approved; the error says what to do.
-    fn check(&self, shown: &PublicKey) -> Result<(), String> {
-        let says = format!("host key {} {}", shown.kind(), shown.fingerprint());
-        if self.known.revoked.contains(shown) {
-            return Err(format!("{says} is revoked in {}", self.file));
-        }
-        if !self.pins.is_empty() {
-            if self.pins.iter().any(|pin| pin.matches(shown.blob())) {
-                return Ok(());
-            }
-            let pinned: Vec<String> = self.pins.iter().map(|pin| pin_name(pin).to_string()).collect();
-            return Err(format!(
-                "{says} is not the pinned one ({}); either the server was set up anew or somebody stands in between: compare, then \
-                 change hostkey in the record",
-                pinned.join(", ")
-            ));
-        }
-        if self.known.keys.contains(shown) {
-            return Ok(());
-        }
-        if self.known.keys.is_empty() {
-            return Err(format!("{says} is not known; compare it, then set hostkey in the record or add it to {}", self.file));
-        }
-        Err(format!(
-            "{says} is not the one in {}; either the server was set up anew or somebody stands in between: compare, then correct the file",
-            self.file
-        ))
-    }
-}
-
-fn pin_name(pin: &Pin) -> Fingerprint {
-    match pin {
-        Pin::Fingerprint(fingerprint) => *fingerprint,
-        Pin::Key(key) => key.fingerprint(),
-    }
+fn link(stream: TcpStream, algorithms: &Algorithms, library: Library) -> Result<Box<dyn Link>, String> {
+    Ok(match library {
+        Library::Ssh2 => Box::new(libssh2::Libssh2::new(stream, algorithms)?),
+        Library::Libssh => Box::new(libssh::Libssh::new(stream, algorithms)?),
+    })
 }
 
 impl<'a> Trusted<'a> {
-    /// The host key that was approved.
-    pub fn host_key(&self) -> &PublicKey {
-        &self.host_key
-    }
-
     /// Logs in with the record's key, else the configured one, else the agent's, else the account's own.
-    pub fn log_in(self, route: &Route) -> Result<LoggedIn<'a>, Fault> {
-        credential::log_in(&self, route).map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;
-        Ok(LoggedIn { trusted: self })
+    pub fn log_in(mut self, route: &Route) -> Result<LoggedIn<'a>, Fault> {
+        credential::log_in(&mut self, route).map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;
+        Ok(LoggedIn(self))
     }
 }
 
 impl LoggedIn<'_> {
-    /// Opens a channel with the subsystem sftp (RFC 4254 section 6.5).
+    /// Opens a channel with the subsystem sftp.
     pub fn open(self) -> Result<Upstream, Fault> {
-        let Dialed { link, waiting, config } = self.trusted.dialed;
-        let limit = config.login_timeout;
-        let fault = |what: String| Fault::new(Side::Upstream, Stage::Open, what);
-        let mut channel =
-            link.until(waiting, limit, || link.session.channel_session()).map_err(|what| fault(format!("channel: {what}")))?;
-        let opened = link.until(waiting, limit, || channel.subsystem("sftp"));
-        if let Err(what) = opened {
-            link.shut();
-            return Err(fault(format!("the upstream does not open its subsystem sftp: {what}")));
-        }
-        Ok(Upstream::new(channel, link))
+        let limit = self.0.config.login_timeout;
+        self.open_within(limit)
+    }
+
+    fn open_within(self, limit: Duration) -> Result<Upstream, Fault> {
+        let Trusted { link, waiting, shown, .. } = self.0;
+        let opened = link.open(shown.window, Wait { waiting, limit });
+        let channel = opened.map_err(|what| Fault::new(Side::Upstream, Stage::Open, what))?;
+        Ok(Upstream { channel, shown })
+    }
+}
+
+impl Upstream {
+    /// The cipher to the upstream.
+    pub fn cipher(&self) -> String {
+        self.channel.ciphers().0
+    }
+
+    /// The host key that was approved.
+    pub fn host_key(&self) -> &PublicKey {
+        &self.shown.host_key
+    }
+
+    /// The channel as the relay wants it.
+    pub fn leg(&mut self) -> &mut dyn Leg {
+        &mut *self.channel
     }
 }

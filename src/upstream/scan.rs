@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Dialed, Waiting, dial};
+use super::{Waiting, dial};
 use crate::config;
 use crate::identity::PublicKey;
 use crate::relay::Control;
@@ -18,8 +18,8 @@ pub fn scan(host: &str, port: u16, config: &config::Upstream) -> Result<Vec<Publ
     for kind in KINDS {
         let waiting = Waiting { deadline: Instant::now() + config.connect_timeout + config.exchange_timeout, control: &control };
         // A host that cannot be reached is not asked five times.
-        let mut dialed: Dialed<'_> = dial(host, port, config, waiting).map_err(|fault| fault.what)?;
-        match dialed.exchange(&[kind]) {
+        let dialed = dial(host, port, config, waiting).map_err(|fault| fault.what)?;
+        match dialed.exchange(&[kind]).map(|unchecked| unchecked.shown.host_key) {
             Ok(key) if !keys.contains(&key) => keys.push(key),
             Ok(_) => {}
             Err(fault) => first_reason = first_reason.or(Some(fault.what)),

@@ -148,6 +148,11 @@ pub fn route_to(sshd: &Sshd) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The library that speaks SSH with upstreams; `scripts/test` runs what has to do with it twice.
+pub fn library() -> String {
+    std::env::var("UPSTREAM_LIBRARY").unwrap_or_else(|_| "ssh2".to_owned())
+}
+
 /// The settings of a world: its own, then the test's.
 fn settings(folder: &Path, store: &Store, of_test: &[(&str, &str)]) -> Vec<(String, String)> {
     let text = |path: &Path| path.display().to_string();
@@ -162,6 +167,7 @@ fn settings(folder: &Path, store: &Store, of_test: &[(&str, &str)]) -> Vec<(Stri
         ("UPSTREAM_KEY_PATH", text(&keys::ed25519("router-user").private)),
     ];
     settings.extend(store.settings());
+    settings.push(("UPSTREAM_LIBRARY", library()));
     for (name, value) in of_test {
         settings.retain(|(known, _)| known != name);
         settings.push((name, (*value).to_owned()));

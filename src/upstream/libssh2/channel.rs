@@ -4,15 +4,18 @@ use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 
 use nix::poll::PollFlags;
-use ssh2::{BlockDirections, Channel, ExtendedData};
+use ssh2::{BlockDirections, Channel, ExtendedData, MethodType, Session};
 
-use super::{AGAIN, Link};
+use super::super::{Link, Wait};
+use super::{Libssh2, again, blocked};
 use crate::leg::{Leg, Taken, Wants};
 
 /// A channel that speaks SFTP.
-pub struct Upstream {
+pub(super) struct Libssh2Channel {
     channel: Channel,
-    link: Link,
+    session: Session,
+    /// The same session; taken when it shall outlive the channel.
+    link: Option<Libssh2>,
     /// Something moved since the last [`Leg::advance`].
     moved: bool,
     /// A call since the last [`Leg::advance`] could not send. Kept here, because libssh2 forgets it in a later call.
@@ -28,52 +31,57 @@ const FIRST: usize = 16 * 1024;
 /// Calls in a row that libssh2 may answer with "nothing" instead of "would block": it does so after each packet that is no data.
 const MAX_NOTHINGS: usize = 1000;
 
-impl Upstream {
-    pub(super) fn new(mut channel: Channel, link: Link) -> Self {
+impl Libssh2Channel {
+    pub(super) fn new(mut channel: Channel, link: Libssh2) -> Self {
         // What the subsystem says on stderr has no reader here, but it takes from the window: let libssh2 drop it.
         let _ = channel.handle_extended_data(ExtendedData::Ignore);
-        Self { channel, link, moved: true, unsent: false, drained: false }
+        let session = link.session.clone();
+        Self { channel, session, link: Some(link), moved: true, unsent: false, drained: false }
     }
 
-    /// The ciphers to the upstream and from it.
-    pub fn ciphers(&self) -> (String, String) {
-        let name = |method| self.link.session.methods(method).unwrap_or_default().to_owned();
-        (name(ssh2::MethodType::CryptCs), name(ssh2::MethodType::CryptSc))
-    }
-}
-
-impl Upstream {
     fn note_unsent(&mut self) {
-        self.unsent |= matches!(self.link.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
+        self.unsent |= matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
     }
 }
 
-impl Drop for Upstream {
+impl Drop for Libssh2Channel {
     fn drop(&mut self) {
         // One try to say goodbye; then the socket, so that freeing the channel neither waits nor leaks.
-        let _ = self.channel.close();
-        let _ = self.link.session.disconnect(None, "", None);
-        self.link.shut();
+        if let Some(link) = self.link.take() {
+            let _ = self.channel.close();
+            drop(link);
+        }
     }
 }
 
-impl Leg for Upstream {
+impl super::super::Channel for Libssh2Channel {
+    fn ciphers(&self) -> (String, String) {
+        let name = |method| self.session.methods(method).unwrap_or_default().to_owned();
+        (name(MethodType::CryptCs), name(MethodType::CryptSc))
+    }
+
+    fn into_link(mut self: Box<Self>, wait: Wait<'_>) -> Option<Box<dyn Link>> {
+        let mut close = |session: &mut Session| {
+            let _ = session;
+            again(self.channel.close().and_then(|()| self.channel.wait_close()))
+        };
+        wait.until(&mut self.session, &mut close, blocked).ok()?;
+        self.link.take().map(|link| Box::new(link) as Box<dyn Link>)
+    }
+}
+
+impl Leg for Libssh2Channel {
     fn fd(&self) -> RawFd {
-        self.link.session.as_raw_fd()
+        self.session.as_raw_fd()
     }
 
     fn advance(&mut self) -> Result<bool, String> {
         // A key exchange that the sshd has begun can be half-sent while a write and a window adjustment both wait for it, and
         // libssh2 returns from both before it would go on with the exchange. `wait_eof` goes straight to the transport.
-        let stuck =
-            !self.moved && matches!(self.link.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
+        let stuck = !self.moved && matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
         self.moved = false;
         if stuck {
-            match self.channel.wait_eof() {
-                Ok(()) => {}
-                Err(error) if error.code() == AGAIN => {}
-                Err(error) => return Err(crate::error::shown(error.message())),
-            }
+            again(self.channel.wait_eof())?;
         }
         Ok(false)
     }
@@ -137,9 +145,9 @@ impl Leg for Upstream {
     }
 
     fn put_eof(&mut self) -> Result<bool, String> {
-        let sent = done(self.channel.send_eof());
+        let sent = again(self.channel.send_eof());
         self.note_unsent();
-        sent
+        Ok(sent?.is_some())
     }
 
     fn put_exit(&mut self, _status: i32) -> Result<(), String> {
@@ -148,7 +156,7 @@ impl Leg for Upstream {
     }
 
     fn exit(&mut self) -> Result<Option<i32>, String> {
-        if !done(self.channel.wait_close())? {
+        if again(self.channel.wait_close())?.is_none() {
             return Ok(None);
         }
         self.channel.exit_status().map(Some).map_err(|error| error.to_string())
@@ -165,14 +173,5 @@ impl Leg for Upstream {
         events.set(PollFlags::POLLIN, wants.take || (wants.put && !self.unsent));
         events.set(PollFlags::POLLOUT, self.unsent);
         events
-    }
-}
-
-/// `false` = would block.
-fn done(result: Result<(), ssh2::Error>) -> Result<bool, String> {
-    match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.code() == AGAIN => Ok(false),
-        Err(error) => Err(crate::error::shown(error.message())),
     }
 }
