@@ -29,6 +29,9 @@ const LINGER: Duration = if cfg!(test) { Duration::from_millis(200) } else { Dur
 /// How long it goes on altogether: a slow client still gets the half mebibyte that may be on its way.
 const LINGER_WHOLE: Duration = Duration::from_secs(300);
 
+/// How long a thread waits with everything at hand before it gives back what it does not need to wait.
+const REST: Duration = Duration::from_secs(1);
+
 /// What passes from thread to thread.
 enum Item {
     Bytes(Vec<u8>),
@@ -218,6 +221,7 @@ impl Half {
         deadline: &dyn Fn() -> Option<Instant>,
     ) -> u64 {
         let mut lingering: Option<(Instant, Instant)> = None;
+        let mut pause = Pause::Moving;
         let result = loop {
             if self.control.is_cut() {
                 break Ok(());
@@ -233,7 +237,8 @@ impl Half {
             if until.is_some_and(|until| until <= Instant::now()) {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
-            if !moved && let Err(what) = self.sleep(leg, until, lingering.is_some()) {
+            let wake = self.pause(&mut pause, moved);
+            if !moved && let Err(what) = self.sleep(leg, earlier(until, wake), lingering.is_some()) {
                 break Err(what);
             }
             if self.other_is_done() {
@@ -246,6 +251,25 @@ impl Half {
             self.control.end(Fault::new(self.side, Stage::Relay, what));
         }
         self.bytes
+    }
+
+    /// Notes a round that moved something, or not. A thread that has nothing to do for a while gives back its empty buffers and more.
+    /// Returns when that is, if it is to come.
+    fn pause(&mut self, pause: &mut Pause, moved: bool) -> Option<Instant> {
+        if moved {
+            *pause = Pause::Moving;
+        } else if *pause == Pause::Moving {
+            *pause = Pause::Until(Instant::now() + REST);
+        }
+        let Pause::Until(rest) = *pause else { return None };
+        if Instant::now() < rest {
+            return Some(rest);
+        }
+        *pause = Pause::Rest;
+        self.next = None;
+        while self.spare.try_recv().is_ok() {}
+        crate::ffi::give_back();
+        None
     }
 
     /// One round: let the library work, give what there is, take what there is room for.
@@ -422,6 +446,17 @@ impl Half {
         };
         self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop)
     }
+}
+
+/// How long nothing has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pause {
+    /// Something has, in the last round.
+    Moving,
+    /// Not yet until then.
+    Until(Instant),
+    /// For so long that nothing is kept.
+    Rest,
 }
 
 enum Step {

@@ -14,12 +14,14 @@ mod bind;
 mod client;
 mod connection;
 mod key;
+mod memory;
 mod server;
 
 pub use bind::{Bind, BindOptions};
 pub use client::{Answer, ClientOptions, ClientSession};
 pub use connection::Connection;
 pub use key::PrivateKey;
+pub use memory::give_back;
 pub use server::{AuthRequest, Refused, ServerSession};
 
 /// Initialises libssh; to be called once, from the main thread, before anything else here.
