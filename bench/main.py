@@ -190,7 +190,7 @@ def main():
     if options.write:
         write(results, report)
     failed = [one for one in bars.TABLE if bars.judge(one, results.median)[1] is False]
-    print(f"{len(failed)} bars not passed; the report is in {out}", file=sys.stderr)
+    print(f"bars not passed: {len(failed)}; the report is in {out}", file=sys.stderr)
     return 1 if results.failures or (options.strict and failed) else 0
 
 

@@ -27,7 +27,8 @@ class Results:
         return stats.median(self.all(row, peer, metric))
 
     def rows(self):
-        return list(self.samples)
+        """In the order in which they were measured, but for the one that sums up."""
+        return sorted(self.samples, key=lambda row: row == "sessions")
 
     def metrics(self, row):
         """Metrics of a row in the order of their first sample."""
