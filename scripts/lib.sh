@@ -38,6 +38,11 @@ have() {
         zlib1g-dev) have pkg-config && pkg-config --exists zlib ;;
         openssh-client) command -v sftp >/dev/null && command -v ssh-keygen >/dev/null ;;
         openssh-server) [ -x /usr/sbin/sshd ] ;;
+        python3-matplotlib) /usr/bin/python3 -c 'import matplotlib' 2>/dev/null ;;
+        haproxy) [ -x /usr/sbin/haproxy ] ;;
+        proftpd-core) [ -x /usr/sbin/proftpd ] ;;
+        proftpd-mod-crypto) [ -e /usr/lib/proftpd/mod_sftp.so ] ;;
+        proftpd-mod-proxy) [ -e /usr/lib/proftpd/mod_proxy.so ] ;;
         putty-tools) command -v psftp >/dev/null && command -v puttygen >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -71,7 +76,7 @@ apt_install() {
 # We want programs, not services: nobody who tries this out asked for an sshd at port 22.
 without_services() {
     local policy=/usr/sbin/policy-rc.d ours='' status=0 unit had=()
-    for unit in ssh.service redis-server.service; do
+    for unit in ssh.service redis-server.service haproxy.service proftpd.service; do
         if systemctl cat "$unit" >/dev/null 2>&1; then had+=("$unit"); fi
     done
     if [ ! -e $policy ]; then
@@ -82,7 +87,7 @@ without_services() {
     ("$@") || status=$?
     [ -z "$ours" ] || as_root rm -f $policy
     [ $status = 0 ] || exit $status
-    for unit in ssh.service redis-server.service; do
+    for unit in ssh.service redis-server.service haproxy.service proftpd.service; do
         case " ${had[*]-} " in *" $unit "*) continue ;; esac
         if systemctl cat "$unit" >/dev/null 2>&1; then
             as_root systemctl -q disable "$unit" >/dev/null 2>&1 || true

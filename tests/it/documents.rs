@@ -7,7 +7,8 @@ use std::process::Command;
 use crate::world::process::{Output, run};
 use crate::world::store::RedisServer;
 
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md", "examples/docker/README.md"];
+const DOCUMENTS: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "BENCHMARKS.md", "CHANGELOG.md", "examples/docker/README.md"];
 
 fn top() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -98,7 +99,8 @@ fn every_test_and_file_that_the_documents_name_exists() {
             let sentence =
                 name.matches('_').count() >= 3 && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             assert!(!sentence || sources.contains(&format!("fn {name}(")), "{document} names {name}, which is no test");
-            let path = ["src/", "tests/", "scripts/", "examples/", "dist/"].iter().any(|folder| name.starts_with(folder));
+            let path =
+                ["src/", "tests/", "scripts/", "bench/", "examples/", "dist/"].iter().any(|folder| name.starts_with(folder));
             let file = name.split([' ', ',']).next().unwrap_or_default();
             assert!(!path || top().join(file).exists(), "{document} names {name}, which does not exist");
         }

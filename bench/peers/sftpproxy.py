@@ -1,0 +1,38 @@
+"""sftpproxy as it comes, its upstream leg by libssh2."""
+
+import os
+
+from peers import Running
+
+name = "sftpproxy"
+packages = ("redis-server",)
+#: What differs from the defaults.
+settings = {"SFTPPROXY_UPSTREAM_LIBRARY": "ssh2"}
+
+
+def start(world, upstream, name=name, settings=settings):
+    # Routes in Redis, as a site has them; each instance has its own.
+    port = world.port()
+    prefix = f"{name}-{port}:"
+    state = world.folder / f"{name}-{port}"
+    state.mkdir()
+    environment = {
+        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        "HOME": str(state),
+        "SFTPPROXY_ADDRESS": "127.0.0.1",
+        "SFTPPROXY_PORT": str(port),
+        "SFTPPROXY_STATE_DIR": str(state),
+        "SFTPPROXY_PRIVATEKEY_PATH": str(world.folder / "front-host"),
+        "SFTPPROXY_UPSTREAM_KEY_PATH": str(world.folder / "router-user"),
+        "SFTPPROXY_REDIS_HOST": "127.0.0.1",
+        "SFTPPROXY_REDIS_PORT": str(world.redis()),
+        "SFTPPROXY_REDIS_PREFIX": prefix,
+        "SFTPPROXY_MAX_SESSIONS": "2000",
+        "SFTPPROXY_MAX_STARTUPS": "1000",
+        **settings,
+    }
+    pin = world.run("ssh-keygen", "-lf", world.folder / "upstream-host.pub").split()[1]
+    add = [world.program, "user", "add", "bench", "--key", world.folder / "client.pub", "--remote", "127.0.0.1"]
+    add += ["--port", upstream.port, "--user", world.login, "--home", world.files, "--host-key", pin, "--yes"]
+    world.run(*add, env=environment)
+    return Running(world.serve(name, [world.program], port, environment), port, "bench")
