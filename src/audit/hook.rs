@@ -10,7 +10,6 @@ use super::bell::{Bell, Calm};
 use super::lane::{Lane, Line};
 use super::queue::{Next, Outlet};
 use crate::config::audit::{Hook, Target};
-use crate::error::shown;
 
 mod command;
 mod http;
@@ -24,7 +23,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// How often a thread without events looks up.
 const TICK: Duration = Duration::from_secs(600);
 
-/// What came of a call that did not succeed.
+/// What came of a call that did not succeed: one line, in which others' text has gone through `error::shown`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Failure {
     /// It may succeed later.
@@ -131,7 +130,7 @@ impl Worker {
     fn say(&self, line: &Line, attempt: u32, reason: &str, last: bool, calm: &mut Calm) {
         let Some(unsaid) = calm.may_say() else { return };
         let then = if last { "the event is given up" } else { "it will be called again" };
-        let (kind, reason, attempts) = (line.event.what.kind().name(), shown(reason), self.attempts);
+        let (kind, attempts) = (line.event.what.kind().name(), self.attempts);
         log::warn!("audit: hook for {kind}: {reason}; attempt {attempt} of {attempts}, {then} unsaid={unsaid}");
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::bell::{Bell, Calm};
 use super::queue::{Inlet, Next, Outlet, queue};
-use crate::error::shown;
 use crate::event::{Event, Kind, Kinds};
 
 /// How often a lane without events looks whether there is something else to do.
@@ -34,8 +33,8 @@ pub trait Sink: Send {
     /// What it is, in settings' words.
     fn name(&self) -> &'static str;
 
-    /// Writes lines in their order and takes out those that are written. An error says why the first of the rest could not be; it
-    /// stays and comes again. What can never be written is taken out too, and counted in the answer.
+    /// Writes lines in their order and takes out those that are written. An error says why the first of the rest could not be,
+    /// fit for the log; it stays and comes again. What can never be written is taken out too, and counted in the answer.
     fn write(&mut self, lines: &mut VecDeque<Arc<Line>>) -> Result<u64, String>;
 
     /// Called now and then while there is nothing to write.
@@ -122,7 +121,7 @@ fn run(sink: &mut dyn Sink, outlet: &Outlet<Arc<Line>>, bell: &Bell, lost: &Atom
             }
             Err(reason) => {
                 if let Some(unsaid) = calm.may_say() {
-                    let (name, reason) = (sink.name(), shown(&reason));
+                    let name = sink.name();
                     log::warn!("audit: {name} takes no events: {reason}; they wait in its queue unsaid={unsaid}");
                 }
                 failures = failures.saturating_add(1);

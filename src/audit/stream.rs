@@ -92,3 +92,50 @@ impl Sink for Journald {
         Ok(never)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, What};
+
+    fn line(json: &str) -> Arc<Line> {
+        let event = Event { at: std::time::UNIX_EPOCH, subject: None, what: What::Stop {} };
+        Arc::new(Line { event, json: json.to_owned() })
+    }
+
+    #[test]
+    fn the_journal_gets_fields_a_datagram_an_entry_and_what_is_too_long_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(Journald::new(&path).is_err_and(|reason| reason.contains("is systemd-journald running?")));
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let mut sink = Journald::new(&path).unwrap();
+        let mut lines = VecDeque::from([line("1"), line(&"x".repeat(4 << 20)), line("2")]);
+        assert_eq!((sink.write(&mut lines), lines.len()), (Ok(1), 0));
+        let mut entry = [0; 200];
+        for json in ["1", "2"] {
+            let count = journal.recv(&mut entry).unwrap();
+            let expected = format!("MESSAGE={json}\nPRIORITY=6\nSYSLOG_IDENTIFIER=sftpproxy-audit\nSFTPPROXY_KIND=stop\n");
+            assert_eq!(String::from_utf8_lossy(&entry[..count]), expected);
+        }
+        // It goes away, and what it cannot take stays.
+        drop(journal);
+        lines.push_back(line("3"));
+        assert!(sink.write(&mut lines).is_err() && lines.len() == 1);
+        std::fs::remove_file(&path).unwrap();
+        let journal = UnixDatagram::bind(&path).unwrap();
+        assert_eq!((sink.write(&mut lines), lines.len()), (Ok(0), 0));
+        assert!(journal.recv(&mut entry).is_ok());
+    }
+
+    #[test]
+    fn a_journal_that_hangs_is_left_after_a_while_and_the_line_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let _deaf = UnixDatagram::bind(&path).unwrap();
+        let mut sink = Journald::new(&path).unwrap();
+        // The kernel holds some datagrams for who does not read.
+        let mut lines: VecDeque<_> = (0..10_000).map(|_| line("x")).collect();
+        assert!(sink.write(&mut lines).is_err() && !lines.is_empty());
+    }
+}

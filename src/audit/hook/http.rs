@@ -10,6 +10,7 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::Failure;
 use crate::audit::lane::Line;
+use crate::error::shown;
 use crate::secret::Secret;
 
 /// How much of an answer's body is read: enough to use the connection again, and nobody looks at it.
@@ -59,12 +60,17 @@ impl Poster {
 }
 
 fn reason(error: &ureq::Error, limit: Duration) -> String {
+    let untrusted =
+        |error: &rustls::Error| format!("TLS: {}; for a private CA name its file in SSL_CERT_FILE", shown(&error.to_string()));
     match error {
         ureq::Error::Timeout(_) => format!("no answer within {} s (SFTPPROXY_HOOK_TIMEOUT)", limit.as_secs_f32()),
-        ureq::Error::Io(error) => format!("no connection: {error}"),
+        ureq::Error::Rustls(error) => untrusted(error),
+        ureq::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(inner) => untrusted(inner),
+            None => format!("no connection: {}", shown(&error.to_string())),
+        },
         ureq::Error::HostNotFound => "the host's name is not known".into(),
         ureq::Error::ConnectionFailed => "no connection".into(),
-        ureq::Error::Rustls(error) => format!("TLS: {error}; for a private CA name its file in SSL_CERT_FILE"),
         _ => "the address or the answer is not HTTP as it should be".into(),
     }
 }
