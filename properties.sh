@@ -226,7 +226,7 @@ export SFTPPROXY_HOOK_TIMEOUT='10'
 
 # How often the hook is called for an event that it does not take, after 1, 2, 4 … 60 seconds.
 # Value: NUMBER
-export SFTPPROXY_HOOK_ATTEMPTS='6'
+export SFTPPROXY_HOOK_ATTEMPTS='8'
 
 # Calls of the hook at the same time; 1 = one after the other, in order.
 # Value: NUMBER

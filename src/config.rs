@@ -176,7 +176,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("hook-timeout", "10", "SECONDS", "Time limit of one call of the hook."),
     setting(
         "hook-attempts",
-        "6",
+        "8",
         "NUMBER",
         "How often the hook is called for an event that it does not take, after 1, 2, 4 … 60 seconds.",
     ),

@@ -444,7 +444,11 @@ impl Event {
             What::Upload(transfer) | What::Download(transfer) => transfer.ranges.len() * size_of::<(u64, u64)>(),
             _ => 0,
         };
-        WEIGHT + ranges + self.what.paths().map_or(0, Paths::weight) * PATH_WEIGHT
+        let name = match &self.what {
+            What::Operation { operation, .. } | What::Denied { operation, .. } => operation.len(),
+            _ => 0,
+        };
+        WEIGHT + ranges + (name + self.what.paths().map_or(0, Paths::weight)) * PATH_WEIGHT
     }
 
     /// The line, without its end. `run` names the start of the router and `seq` is the event's number since then: with both a reader

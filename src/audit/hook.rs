@@ -10,6 +10,7 @@ use super::bell::{Bell, Calm};
 use super::lane::{Lane, Line};
 use super::queue::{Next, Outlet};
 use crate::config::audit::{Hook, Target};
+use crate::event::Kind;
 
 mod command;
 mod http;
@@ -98,6 +99,8 @@ impl Worker {
         loop {
             match self.outlet.next(TICK) {
                 Next::Item(line) if self.deliver(&line, &mut calm) => {}
+                // Of what is said about losses none is counted: see `Lane::put`.
+                Next::Item(line) if line.event.what.kind() == Kind::Dropped => {}
                 Next::Item(_) => drop(self.lost.fetch_add(1, Ordering::Relaxed)),
                 Next::Nothing => {}
                 Next::End => return,

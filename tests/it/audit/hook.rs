@@ -355,3 +355,16 @@ fn an_operation_with_two_paths_has_both_as_variables() {
     assert_eq!(running.close(PATIENCE), 0);
     assert_eq!(text(folder.path().join("seen")), "/a /b\n");
 }
+
+#[test]
+fn a_hook_for_every_kind_of_event_that_takes_none_does_not_beget_events_of_its_own_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("audit");
+    let sink = format!("file:{}", file.display());
+    let running = started(&[("audit", &sink), ("hook", "/bin/false"), ("hook-events", "all"), ("hook-attempts", "1")]);
+    send(&running.audit(), 0..10);
+    let unsaid = running.close(PATIENCE);
+    let lines = lines(&file);
+    // Start, stop and the ten; not the events that say so.
+    assert_eq!(super::dropped(&lines, "hook") + unsaid, 12, "{:?}", kinds(&lines));
+}
