@@ -1,7 +1,7 @@
 //! What happened, as it is written down: one JSON object a line, in version [`SCHEMA`] of a schema that AUDIT.md describes field by field.
 //!
 //! Pure: the time is given, and where lines go is `audit`'s business. Text of peers is kept whole and cannot forge a line: JSON
-//! escapes it, and [`json`] also what would steer a terminal.
+//! escapes it, and `json` also what would steer a terminal.
 
 use std::borrow::Cow;
 use std::fmt::Display;

@@ -133,7 +133,7 @@ fn a_program_that_hangs_is_killed_with_its_children_at_its_limit_and_holds_nobod
         ("audit", sink.as_str()),
         ("hook", &hook),
         ("hook-events", "login,operation"),
-        ("hook-timeout", "2"),
+        ("hook-timeout", "5"),
         ("hook-attempts", "1"),
         ("hook-parallel", "1"),
     ];
@@ -142,7 +142,7 @@ fn a_program_that_hangs_is_killed_with_its_children_at_its_limit_and_holds_nobod
     assert!(until(LIMIT, || text(folder.path().join("self")).ends_with('\n')), "not run");
     // It hangs now; the file goes on.
     let pids = ["self", "child"].map(|name| text(folder.path().join(name)).trim().to_owned());
-    assert!(until(Duration::from_millis(1500), || kinds(&lines_so_far(&file)).contains(&"operation")), "the hook holds the file");
+    assert!(until(Duration::from_secs(4), || kinds(&lines_so_far(&file)).contains(&"operation")), "the hook holds the file");
     let runs =
         |pid: &String| text(format!("/proc/{pid}/stat").into()).split(") ").nth(1).is_some_and(|state| !state.starts_with('Z'));
     assert!(pids.iter().all(runs), "{pids:?}");
@@ -156,7 +156,7 @@ fn programs_that_babble_do_not_read_or_leave_somebody_behind_are_no_trouble() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit");
     let sink = format!("file:{}", file.display());
-    for text in ["head -c 100000000 /dev/zero", "exec < /dev/null", "sleep 5 & exit 0", "exit 0"] {
+    for text in ["head -c 100000000 /dev/zero", "exec < /dev/null", "sleep 60 & exit 0", "exit 0"] {
         let hook = script(folder.path(), text);
         let running = started(&[("audit", &sink), ("hook", &hook), ("hook-events", "operation"), ("hook-attempts", "1")]);
         let begin = Instant::now();
@@ -164,7 +164,7 @@ fn programs_that_babble_do_not_read_or_leave_somebody_behind_are_no_trouble() {
             running.audit().send(Some(&subject()), made(vec![b'x'; 100_000]));
         }
         assert_eq!(running.close(PATIENCE), 0, "{text}");
-        assert!(begin.elapsed() < Duration::from_secs(5), "{text}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(40), "{text}: {:?}", begin.elapsed());
     }
     assert_eq!(super::dropped(&lines(&file), "hook"), 0);
 }
@@ -206,7 +206,7 @@ fn a_hook_that_hangs_cannot_hold_the_end_beyond_its_limit_and_what_is_left_is_co
     assert!(until(LIMIT, || text(folder.path().join("self")).ends_with('\n')), "not run");
     let begin = Instant::now();
     assert_eq!(running.close(Duration::from_secs(1)), 5);
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     let pid = text(folder.path().join("self"));
     assert!(!Path::new(&format!("/proc/{}", pid.trim())).exists(), "it lives on");
 }
@@ -361,8 +361,11 @@ fn a_hook_for_every_kind_of_event_that_takes_none_does_not_beget_events_of_its_o
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("audit");
     let sink = format!("file:{}", file.display());
-    let running = started(&[("audit", &sink), ("hook", "/bin/false"), ("hook-events", "all"), ("hook-attempts", "1")]);
+    let log = folder.path().join("log");
+    let hook = script(folder.path(), &format!("echo $SFTP_EVENT >> {}; exit 1", log.display()));
+    let running = started(&[("audit", &sink), ("hook", &hook), ("hook-events", "all"), ("hook-attempts", "1")]);
     send(&running.audit(), 0..10);
+    assert!(until(LIMIT, || text(log.clone()).contains("dropped")), "nothing is said of losses");
     let unsaid = running.close(PATIENCE);
     let lines = lines(&file);
     // Start, stop and the ten; not the events that say so.
