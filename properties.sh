@@ -195,3 +195,39 @@ export SFTPPROXY_LOG_FILE_SIZE='10'
 # Rotated log files to keep.
 # Value: NUMBER
 export SFTPPROXY_LOG_FILE_COUNT='5'
+
+# Where each event goes as a line of JSON: file:/PATH, stdout, journald, redis:STREAM; empty = nowhere.
+# Value: SINK[,SINK…]
+export SFTPPROXY_AUDIT=''
+
+# Size at which the audit file is rotated; 0 = never, for who rotates it and sends SIGUSR1.
+# Value: MIB
+export SFTPPROXY_AUDIT_FILE_SIZE='100'
+
+# Rotated audit files to keep.
+# Value: NUMBER
+export SFTPPROXY_AUDIT_FILE_COUNT='10'
+
+# Entries that the Redis stream keeps, about.
+# Value: NUMBER
+export SFTPPROXY_AUDIT_REDIS_LENGTH='100000'
+
+# Program to run, or http:// or https:// address to POST to, for events; empty = none.
+# Value: COMMAND|URL
+export SFTPPROXY_HOOK=''
+
+# Which kinds of events the hook is for; all = all.
+# Value: KIND[,KIND…]
+export SFTPPROXY_HOOK_EVENTS='upload-complete'
+
+# Time limit of one call of the hook.
+# Value: SECONDS
+export SFTPPROXY_HOOK_TIMEOUT='10'
+
+# How often the hook is called for an event that it does not take, after 1, 2, 4 … 60 seconds.
+# Value: NUMBER
+export SFTPPROXY_HOOK_ATTEMPTS='8'
+
+# Calls of the hook at the same time; 1 = one after the other, in order.
+# Value: NUMBER
+export SFTPPROXY_HOOK_PARALLEL='4'

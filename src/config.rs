@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod audit;
+
 use crate::error::shown;
 use crate::route::Defaults;
 use crate::secret::Secret;
@@ -155,6 +157,30 @@ pub const SETTINGS: &[Setting] = &[
     setting("log-file", "", "FILE", "Log to this file, rotated, instead of standard error."),
     setting("log-file-size", "10", "MIB", "Size at which the log file is rotated."),
     setting("log-file-count", "5", "NUMBER", "Rotated log files to keep."),
+    setting(
+        "audit",
+        "",
+        "SINK[,SINK…]",
+        "Where each event goes as a line of JSON: file:/PATH, stdout, journald, redis:STREAM; empty = nowhere.",
+    ),
+    setting(
+        "audit-file-size",
+        "100",
+        "MIB",
+        "Size at which the audit file is rotated; 0 = never, for who rotates it and sends SIGUSR1.",
+    ),
+    setting("audit-file-count", "10", "NUMBER", "Rotated audit files to keep."),
+    setting("audit-redis-length", "100000", "NUMBER", "Entries that the Redis stream keeps, about."),
+    secret("hook", "COMMAND|URL", "Program to run, or http:// or https:// address to POST to, for events; empty = none."),
+    setting("hook-events", "upload-complete", "KIND[,KIND…]", "Which kinds of events the hook is for; all = all."),
+    setting("hook-timeout", "10", "SECONDS", "Time limit of one call of the hook."),
+    setting(
+        "hook-attempts",
+        "8",
+        "NUMBER",
+        "How often the hook is called for an event that it does not take, after 1, 2, 4 … 60 seconds.",
+    ),
+    setting("hook-parallel", "4", "NUMBER", "Calls of the hook at the same time; 1 = one after the other, in order."),
 ];
 
 /// Algorithms of one leg; an empty list is the library's own.
@@ -304,6 +330,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// The audit.
+    pub audit: audit::Audit,
 }
 
 /// Reads values and collects what is wrong with them.
@@ -377,12 +405,13 @@ impl Config {
         let mut values = Values { get, faults: Vec::new() };
         let home = environment("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         let state_dir = values.path("state-dir").unwrap_or_else(|| default_state_dir(home.as_ref(), environment));
+        let redis = redis(&mut values);
         let config = Self {
             addresses: addresses(&mut values),
             port: values.number("port", 0, 65_535) as u16,
             account: account(&mut values),
             defaults: Defaults { login: client_user(&mut values), home: values.text("home") },
-            store: store(&mut values),
+            store: values.path("routes-file").map_or_else(|| Store::Redis(redis.clone()), Store::File),
             downstream: downstream(&mut values),
             upstream: upstream(&mut values, &state_dir, home),
             limits: Limits {
@@ -397,6 +426,7 @@ impl Config {
                 file_size: values.number("log-file-size", 1, 10_000) as usize * 1024 * 1024,
                 file_count: values.number("log-file-count", 1, 1_000) as usize,
             },
+            audit: audit::parse(&mut values, redis),
             state_dir,
         };
         if values.faults.is_empty() { Ok(config) } else { Err(values.faults) }
@@ -456,7 +486,7 @@ fn log_filter(values: &mut Values<'_>) -> String {
         .unwrap_or_default()
 }
 
-fn store(values: &mut Values<'_>) -> Store {
+fn redis(values: &mut Values<'_>) -> Redis {
     let url = |text: &str| {
         ["redis://", "rediss://", "redis+unix://", "unix://"]
             .iter()
@@ -464,7 +494,7 @@ fn store(values: &mut Values<'_>) -> Store {
             .then(|| text.to_owned())
     };
     let host = |text: &str| crate::route::check_host(text).ok().map(|()| text.to_owned());
-    let redis = Redis {
+    Redis {
         url: values
             .parsed("redis-url", "redis://, rediss://, redis+unix:// or unix://", url)
             .map(|url| Secret::new(url.into_bytes())),
@@ -476,8 +506,7 @@ fn store(values: &mut Values<'_>) -> Store {
         connect_timeout: values.seconds("redis-connect-timeout"),
         command_timeout: values.seconds("redis-command-timeout"),
         pool_size: values.number("redis-pool-size", 1, 1_000) as u32,
-    };
-    values.path("routes-file").map_or(Store::Redis(redis), Store::File)
+    }
 }
 
 fn downstream(values: &mut Values<'_>) -> Downstream {

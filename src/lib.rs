@@ -9,6 +9,7 @@ pub mod path;
 pub mod sftp;
 
 pub mod error;
+pub mod event;
 pub mod identity;
 pub mod known_hosts;
 pub mod route;
@@ -20,6 +21,8 @@ pub mod config;
 
 pub mod admission;
 pub mod store;
+
+pub mod audit;
 
 pub mod ffi;
 pub mod host_keys;

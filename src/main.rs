@@ -5,11 +5,14 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
 use file_rotate::{ContentLimit, FileRotate};
 use sftpproxy::account::Account;
+use sftpproxy::audit;
 use sftpproxy::config::{Config, Log, SETTINGS, Store, unknown_variables};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
@@ -23,6 +26,9 @@ use sftpproxy::{admin, cli};
 const FAILED: u8 = 1;
 const BAD_SETTINGS: u8 = 2;
 const SESSIONS_CUT: u8 = 3;
+
+/// How long the audit may take to write what is left, once all sessions have ended: short enough for who waits for the stop.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Longest banner in bytes: it is sent to everybody who connects.
 const MAX_BANNER: u64 = 16 * 1024;
@@ -97,6 +103,7 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
     if let Store::File(path) = &config.store {
         faults.extend(sftpproxy::store::file::FileStore::new(path).err().map(|error| error.0));
     }
+    faults.extend(audit::check(&config.audit));
     if let Some(warning) = warning {
         eprintln!("sftpproxy: warning: {warning}");
     }
@@ -114,6 +121,10 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     let bind = make_bind(&config, keys)?;
     let banner = banner(&config)?;
     let listeners = server::listen(&config)?;
+    // Before anybody can send the signal: unhandled it would end the program.
+    let reopen = Arc::new(AtomicBool::new(false));
+    let taken = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&reopen));
+    taken.map_err(|error| format!("signals: {error}"))?;
     let left = drop_privileges(&mut config)?;
     // Threads exist from here on.
     start_log(&config.log)?;
@@ -122,6 +133,7 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");
     }
+    let audit = audit::start(&config.audit, &reopen)?;
     let shutdown = Shutdown::new()?;
     let signalled = Arc::clone(&shutdown);
     let stop = move || {
@@ -140,8 +152,10 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let kept = Kept::new(config.upstream.reuse)?;
-    let world = Arc::new(World { config, store, bind, banner, kept });
-    let ended = server::serve(&world, listeners, &shutdown)?;
+    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit.audit() });
+    let ended = server::serve(&world, listeners, &shutdown);
+    audit.close(FLUSH);
+    let ended = ended?;
     log::info!("stopped");
     Ok(ended)
 }

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::admission::Permit;
+use crate::audit::Audit;
 use crate::config::Config;
 use crate::downstream::{Accepted, Downstream, Judge, Terms, Verdict};
 use crate::error::{Fault, Side, Stage, shown, shown_bytes};
@@ -45,6 +46,8 @@ pub struct World {
     pub banner: Option<String>,
     /// Connections to upstreams for the next session of the same user.
     pub kept: Kept,
+    /// Who is told what happens.
+    pub audit: Audit,
 }
 
 /// A connection that has a permit.

@@ -15,7 +15,7 @@ use crate::error::{shown, shown_bytes};
 use crate::identity::{MAX_USER_NAME, PublicKey, UserName};
 use crate::route::{MAX_FIELD, Record};
 
-mod link;
+pub mod link;
 
 /// Entries asked for in one command when all are listed: replies stay small and the server is not held up.
 const BATCH: usize = 1000;

@@ -7,8 +7,8 @@ use std::process::Command;
 use crate::world::process::{Output, run};
 use crate::world::store::RedisServer;
 
-const DOCUMENTS: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "SECURITY.md", "BENCHMARKS.md", "CHANGELOG.md", "examples/docker/README.md"];
+const DOCUMENTS: [&str; 7] =
+    ["README.md", "AUDIT.md", "ARCHITECTURE.md", "SECURITY.md", "BENCHMARKS.md", "CHANGELOG.md", "examples/docker/README.md"];
 
 fn top() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

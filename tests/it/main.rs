@@ -8,6 +8,7 @@ mod raw;
 
 mod admin;
 mod attacks;
+mod audit;
 mod bench;
 mod contract;
 mod docker_case;

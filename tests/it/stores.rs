@@ -486,7 +486,7 @@ fn redis_over_tls_is_trusted_only_through_a_known_ca() {
 }
 
 /// A CA, and a certificate for 127.0.0.1 by it: the files of the CA, the certificate and its private key.
-fn make_ca(folder: &Path) -> [PathBuf; 3] {
+pub fn make_ca(folder: &Path) -> [PathBuf; 3] {
     let run = |arguments: &str| {
         let out = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().expect("openssl is installed");
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
