@@ -119,6 +119,11 @@ impl Replies {
         self.begun && self.cut.is_between()
     }
 
+    /// Bytes that are held back until more have come.
+    pub fn held(&self) -> usize {
+        self.cut.held()
+    }
+
     fn next(&mut self, bytes: &[u8], books: &mut Books<'_>, told: &mut dyn FnMut(Heard<'_>)) -> Result<Next, ReplyError> {
         let Some(head) = Head::read(bytes) else { return Ok(Next::Wait) };
         let fault = |error| ReplyError::Fields(head.kind, error);

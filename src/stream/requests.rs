@@ -148,6 +148,11 @@ impl Requests {
         self.cut.at_boundary()
     }
 
+    /// Bytes that are held back until more have come.
+    pub fn held(&self) -> usize {
+        self.cut.held()
+    }
+
     fn next(&mut self, bytes: &[u8], entered: bool) -> Result<Next, RequestError> {
         let Some(head) = Head::read(bytes) else { return Ok(Next::Wait) };
         let watched = entered || self.policy.is_some();

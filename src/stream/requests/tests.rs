@@ -75,7 +75,7 @@ fn pass<'a>(home: Option<&str>, pieces: impl IntoIterator<Item = &'a [u8]>) -> P
             }
         });
         passed.out.extend(buffer);
-        passed.held = requests.cut.held();
+        passed.held = requests.held();
         assert!(passed.held < LENGTH_FIELD + MAX_PACKET);
         passed.end = result.map(|()| requests.at_boundary());
         if passed.end.is_err() {
@@ -165,7 +165,7 @@ fn content_is_neither_copied_nor_held_back_nor_limited() {
         assert_eq!((buffer.as_ptr(), buffer.capacity(), buffer.len()), (address, capacity, 32 * 1024));
     }
     assert!(!requests.at_boundary());
-    assert_eq!(requests.cut.held(), 0);
+    assert_eq!(requests.held(), 0);
 }
 
 #[test]
