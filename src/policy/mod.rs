@@ -152,6 +152,7 @@ impl Policy {
         match kind.effect {
             Effect::Session => Ok(()),
             Effect::Accounts if self.knows_accounts(kind) => Ok(()),
+            Effect::Accounts if self.is_rooted() => Err(Refusal::denied(format!("root: {} is not allowed", kind.short()))),
             Effect::Accounts => Err(self.refusal(kind, Rights::LIST)),
             Effect::Look => self.look(kind, path),
             Effect::List => self.need(kind, path, Rights::LIST),
@@ -280,7 +281,7 @@ impl Policy {
     }
 
     fn not_the_root(&self, kind: &Kind, path: &[u8]) -> Result<(), Refusal> {
-        if self.root.is_some() && path == b"/" {
+        if self.is_rooted() && path == b"/" {
             return Err(Refusal::denied(format!("root: {} of the root is not allowed", kind.short())));
         }
         Ok(())
@@ -329,7 +330,12 @@ impl Policy {
     /// Names of accounts are shown to who may list; a home directory is a path of the upstream and none below a root.
     fn knows_accounts(&self, kind: &Kind) -> bool {
         let lists = self.limit.rights().has(Rights::LIST) && self.rules.anywhere(Rights::LIST);
-        lists && !(self.root.is_some() && kind.name == "home-directory")
+        lists && !(self.is_rooted() && kind.name == "home-directory")
+    }
+
+    /// Whether something of the upstream is hidden: with the root `/` paths are made normal, and that is all.
+    fn is_rooted(&self) -> bool {
+        self.root.as_deref().is_some_and(|root| root != "/")
     }
 
     /// Says which field does not give a right.

@@ -49,7 +49,7 @@ impl Policy {
         }
         let ruled = rules.is_some();
         // A link below a root may lead out of it; who wants that says so in a rule.
-        let all = if root.is_some() { Rights::ALL.without(Rights::LINK) } else { Rights::ALL };
+        let all = if root.as_ref().is_some_and(|root| root != "/") { Rights::ALL.without(Rights::LINK) } else { Rights::ALL };
         let rules = rules.unwrap_or_else(|| Rules::everywhere(all));
         Ok(Some(Self { limit, ruled, rules, allow, deny, max_file_size, extensions, root }))
     }

@@ -14,7 +14,7 @@ use super::{Heard, NEWEST, Operation};
 use crate::ledger::{Asked, Event, File, Finished, Ledger, NotEntered, Subject};
 use crate::policy::{Act, Allowed, Policy, Refusal, Use};
 use crate::sftp::frame::{Cut, Head, LENGTH_FIELD, MAX_PACKET};
-use crate::sftp::reply::{FAILURE, NO_SUCH_FILE, OP_UNSUPPORTED, put_status};
+use crate::sftp::reply::{FAILURE, NO_SUCH_FILE, put_status};
 use crate::sftp::request::{MAX_CONTENT_HEAD, Named, Request, named};
 use crate::sftp::{EXTENDED, Effect, INIT, Kind, Then, kind};
 use crate::wire::WireError;
@@ -393,8 +393,7 @@ fn used(
         // What sftp-server says of a handle that it does not have.
         _ => {
             let (code, text) = match kind.short() {
-                "close" => (NO_SUCH_FILE, "No such file"),
-                "fsync" => (OP_UNSUPPORTED, "Operation unsupported"),
+                "close" | "fsync" => (NO_SUCH_FILE, "No such file"),
                 _ => (FAILURE, "Failure"),
             };
             return Ok(Some(Refusal { code, text: text.into() }));
