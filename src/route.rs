@@ -17,15 +17,22 @@ use crate::policy::{self, Policy};
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 14] = {
-    let mut all = ["remote", "port", "user", "home", "key", "hostkey", "", "", "", "", "", "", "", ""];
-    let mut at = 0;
-    while at < policy::FIELDS.len() {
-        all[6 + at] = policy::FIELDS[at];
-        at += 1;
-    }
-    all
-};
+pub const FIELDS: [&str; 14] = [
+    "remote",
+    "port",
+    "user",
+    "home",
+    "key",
+    "hostkey",
+    "read_only",
+    "upload_only",
+    "root",
+    "rules",
+    "allow",
+    "deny",
+    "max_file_size",
+    "extensions",
+];
 
 /// Longest value of a field in bytes: a path and several pinned RSA keys fit.
 pub const MAX_FIELD: usize = 16 * 1024;
@@ -230,6 +237,15 @@ mod tests {
             (route.address().as_str(), route.login.as_str(), route.home.as_deref()),
             ("[::1]:32772", "root", Some("/srv"))
         );
+    }
+
+    #[test]
+    fn the_fields_of_a_policy_are_fields_of_a_record_and_are_read_with_it() {
+        assert!(FIELDS.ends_with(&policy::FIELDS));
+        let alice = UserName::new("alice").unwrap();
+        let parsed = |fields| Route::parse(&alice, &record(fields), &Defaults::default()).unwrap().policy;
+        assert_eq!(parsed(&[("root", ""), ("read_only", "no")]), None);
+        assert_eq!(parsed(&[("root", "/srv/alice/")]).unwrap().root(), Some("/srv/alice"));
     }
 
     #[test]

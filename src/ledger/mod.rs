@@ -23,8 +23,8 @@ pub use transfer::{Failure, Outcome, Share, Transfer};
 
 /// Most requests in flight. An sshd gives the channel of its sftp-server a window of 2 MiB, which holds 72,000 READs of 29 bytes;
 /// with what our own buffers and sftp-server's queue hold it is 100,000. paramiko fills all that when it fetches a large file, other
-/// clients have some dozens. At most 7 MiB.
-pub const MAX_IN_FLIGHT: usize = 128 * 1024;
+/// clients have some dozens. At most 6.5 MiB: one more would double the table.
+pub const MAX_IN_FLIGHT: usize = 112 * 1024;
 
 /// Most files and directories open at a time, those being opened included: as many descriptors as Linux gives an sftp-server. At
 /// most 9 MiB with the longest paths and as many ranges as are kept.
@@ -125,7 +125,7 @@ pub struct Finished {
     /// Its row in the table.
     pub kind: &'static Kind,
     /// Its first path as the upstream was given it, at most [`MAX_PATH`] bytes; of a request with a handle that of the file. Empty if
-    /// there is none. Of a refused one the path as it would have been sent.
+    /// there is none. Of a refused one as it came.
     pub path: Box<[u8]>,
     /// Its second path.
     pub second: Option<Box<[u8]>>,
@@ -450,4 +450,16 @@ fn opens(kind: &Kind) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_table_of_requests_in_flight_has_the_size_that_is_said() {
+        let mut table = HashMap::<u32, Pending>::new();
+        table.reserve(MAX_IN_FLIGHT);
+        assert_eq!(table.capacity(), MAX_IN_FLIGHT, "as full as it gets before it is doubled");
+        // A bucket is an entry and a byte; one in eight stays free.
+        let bytes = MAX_IN_FLIGHT / 7 * 8 * (size_of::<(u32, Pending)>() + 1);
+        assert!(bytes <= 13 << 19, "{bytes}");
+    }
+}

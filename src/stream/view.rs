@@ -12,9 +12,11 @@ use crate::sftp::reply::{BAD_MESSAGE, NO_SUCH_FILE, PERMISSION_DENIED};
 use crate::sftp::request::Request;
 
 /// Where a user's paths begin.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct View {
     home: Option<String>,
+    /// The same, normal; where normal paths start.
+    start: Vec<u8>,
     /// The directory that is seen as `/`; `/` itself if the whole upstream is seen.
     root: String,
     /// Whether paths are made normal.
@@ -42,7 +44,8 @@ impl View {
     pub fn new(home: Option<&str>, policy: Option<&Policy>) -> Self {
         let normal = policy.is_some_and(Policy::judges_paths);
         let root = policy.and_then(Policy::root).unwrap_or("/").to_owned();
-        Self { home: home.map(str::to_owned), root, normal }
+        let start = path::normal(b"/", home.unwrap_or("/").as_bytes());
+        Self { home: home.map(str::to_owned), start, root, normal }
     }
 
     /// Whether the upstream's paths in answers are another's.
@@ -108,8 +111,7 @@ impl View {
             }
             (_, path) => path,
         };
-        let home = path::normal(b"/", self.home.as_deref().unwrap_or("/").as_bytes());
-        self.entered(path::normal(&home, path))
+        self.entered(path::normal(&self.start, path))
     }
 
     fn target<'a>(&self, link: &[u8], target: &'a [u8]) -> Result<Place<'a>, Refusal> {
