@@ -189,8 +189,11 @@ fn watch(id: u64, user: &str, route: Option<&Route>) -> impl FnMut(&mut Vec<u8>)
     let home = route.and_then(|route| route.home.clone());
     let looked_at = home.is_some() || log::log_enabled!(target: FILES, log::Level::Info);
     let mut requests = looked_at.then(|| Requests::new(home.as_deref()));
+    // Nothing here holds a policy yet, and a user who has one must not do as if there were none.
+    let has_policy = route.is_some_and(|route| route.policy.is_some());
     let user = shown(user);
     move |buffer| match &mut requests {
+        _ if has_policy => Err("the user's record has a policy, which cannot be held yet".into()),
         Some(requests) => {
             let mut hear = |heard: Heard<'_>| {
                 if let Heard::Asked(operation) = heard {
