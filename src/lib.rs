@@ -12,7 +12,12 @@ pub mod error;
 pub mod event;
 pub mod identity;
 pub mod known_hosts;
+
+pub mod policy;
 pub mod route;
+
+pub mod ledger;
+pub mod stream;
 
 // The world, one thing a file.
 pub mod secret;

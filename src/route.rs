@@ -1,20 +1,38 @@
 //! A user's record, parsed whole or refused: never a half valid route.
 //!
 //! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` (file of the private
-//! key for the upstream) and `hostkey` (pins). Unknown fields are ignored. An empty field is a missing one.
+//! key for the upstream), `hostkey` (pins) and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a
+//! missing one.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::error::shown;
 use crate::identity::{Fingerprint, PublicKey, UserName};
+use crate::policy::{self, Policy};
 
 /// A record as a store holds it: field names and values.
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 6] = ["remote", "port", "user", "home", "key", "hostkey"];
+pub const FIELDS: [&str; 14] = [
+    "remote",
+    "port",
+    "user",
+    "home",
+    "key",
+    "hostkey",
+    "read_only",
+    "upload_only",
+    "root",
+    "rules",
+    "allow",
+    "deny",
+    "max_file_size",
+    "extensions",
+];
 
 /// Longest value of a field in bytes: a path and several pinned RSA keys fit.
 pub const MAX_FIELD: usize = 16 * 1024;
@@ -82,12 +100,15 @@ pub struct Route {
     pub port: u16,
     /// The login there.
     pub login: String,
-    /// The directory that relative paths are resolved against, without a slash at its end unless it is `/`.
+    /// The directory that relative paths are resolved against, without a slash at its end unless it is `/`. Below a root it is a path
+    /// as the user sees it.
     pub home: Option<String>,
     /// File of the private key to log in with; relative ones are in the keys directory.
     pub key: Option<PathBuf>,
     /// Pinned host keys; empty = `known_hosts` decides.
     pub pins: Vec<Pin>,
+    /// What the user may do; `None` = everything.
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Route {
@@ -110,6 +131,12 @@ impl Route {
         let home = field("home", check_home);
         let key = field("key", |_| Ok(()));
         let pins = field("hostkey", |value| parse_pins(value).map(drop));
+        policy::FIELDS.iter().for_each(|name| drop(field(name, |_| Ok(()))));
+        let text = |name: &str| record.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let policy = Policy::parse(text).unwrap_or_else(|reasons| {
+            faults.extend(reasons);
+            None
+        });
         if !faults.is_empty() {
             return Err(faults.join("; "));
         }
@@ -120,6 +147,7 @@ impl Route {
             home: home.or_else(|| defaults.home.clone()).map(|home| trim_home(&home)),
             key: key.map(PathBuf::from),
             pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
+            policy: policy.map(Arc::new),
         })
     }
 
@@ -212,11 +240,21 @@ mod tests {
     }
 
     #[test]
+    fn the_fields_of_a_policy_are_fields_of_a_record_and_are_read_with_it() {
+        assert!(FIELDS.ends_with(&policy::FIELDS));
+        let alice = UserName::new("alice").unwrap();
+        let parsed = |fields| Route::parse(&alice, &record(fields), &Defaults::default()).unwrap().policy;
+        assert_eq!(parsed(&[("root", ""), ("read_only", "no")]), None);
+        assert_eq!(parsed(&[("root", "/srv/alice/")]).unwrap().root(), Some("/srv/alice"));
+    }
+
+    #[test]
     fn a_record_is_refused_whole_with_every_fault_named() {
         let alice = UserName::new("alice").unwrap();
-        let bad = record(&[("remote", "a b"), ("port", "70000"), ("hostkey", "SHA256:x"), ("home", "a\0")]);
+        let mut bad = record(&[("remote", "a b"), ("port", "70000"), ("hostkey", "SHA256:x"), ("home", "a\0"), ("rules", "\0")]);
+        bad.extend(record(&[("read_only", "perhaps"), ("max_file_size", "1.5G")]));
         let error = Route::parse(&alice, &bad, &Defaults::default()).unwrap_err();
-        for name in ["remote:", "port:", "hostkey:", "home:"] {
+        for name in ["remote:", "port:", "hostkey:", "home:", "rules:", "read_only: \"perhaps\"", "max_file_size:"] {
             assert!(error.contains(name), "{error}");
         }
         assert!(Route::parse(&alice, &record(&[("remote", "h:22")]), &Defaults::default()).is_err());

@@ -20,8 +20,9 @@ use crate::known_hosts;
 use crate::relay::{Control, Half, halves};
 use crate::route::Route;
 use crate::sftp::Effect;
-use crate::sftp::request::{Operation, Requests};
 use crate::store::RouteStore;
+use crate::stream::requests::Requests;
+use crate::stream::{Heard, Operation};
 use crate::upstream::{Kept, Trust, Upstream, Waiting, dial};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
@@ -191,10 +192,18 @@ fn watch(id: u64, user: &str, route: Option<&Route>) -> impl FnMut(&mut Vec<u8>)
     let home = route.and_then(|route| route.home.clone());
     let looked_at = home.is_some() || log::log_enabled!(target: FILES, log::Level::Info);
     let mut requests = looked_at.then(|| Requests::new(home.as_deref()));
+    // Nothing here holds a policy yet, and a user who has one must not do as if there were none.
+    let has_policy = route.is_some_and(|route| route.policy.is_some());
     let user = shown(user);
     move |buffer| match &mut requests {
+        _ if has_policy => Err("the user's record has a policy, which cannot be held yet".into()),
         Some(requests) => {
-            requests.pass(buffer, &mut |operation| log_operation(id, &user, operation)).map_err(|error| error.to_string())
+            let mut hear = |heard: Heard<'_>| {
+                if let Heard::Asked(operation) = heard {
+                    log_operation(id, &user, operation);
+                }
+            };
+            requests.pass(buffer, None, &mut hear).map_err(|error| error.to_string())
         }
         None => Ok(()),
     }

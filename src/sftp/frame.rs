@@ -40,6 +40,7 @@ impl Head {
 #[derive(Debug, Default)]
 pub struct Cut {
     passing: usize,
+    dropping: usize,
     held: Vec<u8>,
 }
 
@@ -65,6 +66,18 @@ impl Cut {
         count
     }
 
+    /// Takes the next `count` bytes of the stream out of it.
+    pub fn drop(&mut self, count: usize) {
+        self.dropping = count;
+    }
+
+    /// How many of the next `available` bytes are taken out; they are taken as done.
+    pub fn dropped(&mut self, available: usize) -> usize {
+        let count = self.dropping.min(available);
+        self.dropping -= count;
+        count
+    }
+
     /// Takes the end of `buffer`, from `at` on, out of it until more bytes have come.
     pub fn hold(&mut self, buffer: &mut Vec<u8>, at: usize) {
         debug_assert!(self.held.is_empty(), "joined before");
@@ -84,7 +97,12 @@ impl Cut {
 
     /// Whether the stream stands between two packets.
     pub fn at_boundary(&self) -> bool {
-        self.passing == 0 && self.held.is_empty()
+        self.passing == 0 && self.dropping == 0 && self.held.is_empty()
+    }
+
+    /// Whether what has gone on ends between two packets, whatever is held back: another packet can be put there.
+    pub fn is_between(&self) -> bool {
+        self.passing == 0
     }
 }
 

@@ -1,12 +1,14 @@
 //! SFTP version 3 (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions (OpenSSH PROTOCOL section 4): the one table of
 //! requests. What a request carries and what it does is said here and nowhere else.
 //!
-//! Pure. Not an implementation of SFTP: the upstream's server answers. [`frame`] cuts a byte stream into packets, [`request`]
-//! reads and rewrites the stream towards the upstream.
+//! Pure. Not an implementation of SFTP: the upstream's server answers. [`frame`] cuts a byte stream into packets, [`request`] and
+//! [`reply`] read and write one packet each, [`attributes`] the file attributes in them.
 
 use std::fmt;
 
+pub mod attributes;
 pub mod frame;
+pub mod reply;
 pub mod request;
 
 /// Type of the first packet, the only request without an id.
@@ -59,7 +61,7 @@ pub enum Meaning {
     Target,
 }
 
-/// What follows the paths of a request.
+/// What follows the paths of a request, or the id where there are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// Nothing that is looked at.
@@ -68,6 +70,23 @@ pub enum Then {
     Attributes,
     /// The flags of OPEN, then attributes.
     Flags,
+    /// A handle.
+    Handle,
+    /// A handle, then attributes.
+    HandleAttributes,
+    /// A handle, the offset and the length of READ.
+    Range,
+    /// A handle, the offset and the content of WRITE.
+    Content,
+    /// A handle to read from, offset, length; a handle to write to, offset (OpenSSH PROTOCOL section 4.10).
+    Copy,
+}
+
+impl Then {
+    /// Whether a handle follows.
+    pub fn is_handle(self) -> bool {
+        matches!(self, Self::Handle | Self::HandleAttributes | Self::Range | Self::Content | Self::Copy)
+    }
 }
 
 /// What a request does to the upstream's files.
@@ -77,16 +96,41 @@ pub enum Effect {
     Session,
     /// It asks about a file.
     Look,
+    /// It asks about the upstream's accounts.
+    Accounts,
     /// It lists a directory.
     List,
     /// It reads a file's content.
     Read,
     /// It writes a file's content.
     Write,
-    /// It changes names or attributes.
-    Change,
+    /// It reads one file's content and writes another's.
+    Copy,
+    /// It sets attributes, the size among them.
+    Attributes,
+    /// It removes a file.
+    Remove,
+    /// It removes a directory.
+    RemoveDirectory,
+    /// It makes a directory.
+    MakeDirectory,
+    /// It gives a file another name, which must be free.
+    Rename,
+    /// The same, and a file of the new name is replaced.
+    Replace,
+    /// It makes a second name for a file.
+    HardLink,
+    /// It makes a symbolic link.
+    SymbolicLink,
     /// Reads or writes, as its flags say.
     ByFlags,
+}
+
+impl Effect {
+    /// Whether the upstream's files can be different afterwards. What depends on flags, can.
+    pub fn changes(self) -> bool {
+        !matches!(self, Self::Session | Self::Look | Self::Accounts | Self::List | Self::Read)
+    }
 }
 
 const fn field(name: &'static str, meaning: Meaning) -> Field {
@@ -112,36 +156,36 @@ const TARGET_LINK: &[Field] = &[field("targetpath", Meaning::Target), field("lin
 
 /// Every request of version 3 and every extension of OpenSSH's server. The two that carry content come first.
 pub static KINDS: &[Kind] = &[
-    plain(6, "write", NONE, Effect::Write),
-    plain(5, "read", NONE, Effect::Read),
+    with(Then::Content, plain(6, "write", NONE, Effect::Write)),
+    with(Then::Range, plain(5, "read", NONE, Effect::Read)),
     plain(INIT, "init", NONE, Effect::Session),
     with(Then::Flags, plain(3, "open", FILENAME, Effect::ByFlags)),
-    plain(4, "close", NONE, Effect::Session),
+    with(Then::Handle, plain(4, "close", NONE, Effect::Session)),
     plain(7, "lstat", PATH, Effect::Look),
-    plain(8, "fstat", NONE, Effect::Look),
-    with(Then::Attributes, plain(9, "setstat", PATH, Effect::Change)),
-    plain(10, "fsetstat", NONE, Effect::Change),
+    with(Then::Handle, plain(8, "fstat", NONE, Effect::Look)),
+    with(Then::Attributes, plain(9, "setstat", PATH, Effect::Attributes)),
+    with(Then::HandleAttributes, plain(10, "fsetstat", NONE, Effect::Attributes)),
     plain(11, "opendir", PATH, Effect::List),
-    plain(12, "readdir", NONE, Effect::List),
-    plain(13, "remove", FILENAME, Effect::Change),
-    with(Then::Attributes, plain(14, "mkdir", PATH, Effect::Change)),
-    plain(15, "rmdir", PATH, Effect::Change),
+    with(Then::Handle, plain(12, "readdir", NONE, Effect::List)),
+    plain(13, "remove", FILENAME, Effect::Remove),
+    with(Then::Attributes, plain(14, "mkdir", PATH, Effect::MakeDirectory)),
+    plain(15, "rmdir", PATH, Effect::RemoveDirectory),
     plain(16, "realpath", START, Effect::Look),
     plain(17, "stat", PATH, Effect::Look),
-    plain(18, "rename", OLD_NEW, Effect::Change),
+    plain(18, "rename", OLD_NEW, Effect::Rename),
     plain(19, "readlink", PATH, Effect::Look),
-    plain(20, "symlink", TARGET_LINK, Effect::Change),
-    plain(EXTENDED, "posix-rename@openssh.com", OLD_NEW, Effect::Change),
+    plain(20, "symlink", TARGET_LINK, Effect::SymbolicLink),
+    plain(EXTENDED, "posix-rename@openssh.com", OLD_NEW, Effect::Replace),
     plain(EXTENDED, "statvfs@openssh.com", PATH, Effect::Look),
-    plain(EXTENDED, "fstatvfs@openssh.com", NONE, Effect::Look),
-    plain(EXTENDED, "hardlink@openssh.com", OLD_NEW, Effect::Change),
-    plain(EXTENDED, "fsync@openssh.com", NONE, Effect::Write),
-    with(Then::Attributes, plain(EXTENDED, "lsetstat@openssh.com", PATH, Effect::Change)),
+    with(Then::Handle, plain(EXTENDED, "fstatvfs@openssh.com", NONE, Effect::Look)),
+    plain(EXTENDED, "hardlink@openssh.com", OLD_NEW, Effect::HardLink),
+    with(Then::Handle, plain(EXTENDED, "fsync@openssh.com", NONE, Effect::Write)),
+    with(Then::Attributes, plain(EXTENDED, "lsetstat@openssh.com", PATH, Effect::Attributes)),
     plain(EXTENDED, "limits@openssh.com", NONE, Effect::Session),
     plain(EXTENDED, "expand-path@openssh.com", EXPAND, Effect::Look),
-    plain(EXTENDED, "copy-data", NONE, Effect::Write),
-    plain(EXTENDED, "home-directory", NONE, Effect::Look),
-    plain(EXTENDED, "users-groups-by-id@openssh.com", NONE, Effect::Look),
+    with(Then::Copy, plain(EXTENDED, "copy-data", NONE, Effect::Copy)),
+    plain(EXTENDED, "home-directory", NONE, Effect::Accounts),
+    plain(EXTENDED, "users-groups-by-id@openssh.com", NONE, Effect::Accounts),
 ];
 
 /// Longest name of an extension in the table; a longer one is none of them.
@@ -158,15 +202,33 @@ pub fn extension(name: &[u8]) -> Option<&'static Kind> {
 }
 
 /// The flags of OPEN (draft section 6.3), shown as words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OpenFlags(pub u32);
 
 impl OpenFlags {
+    /// Open for reading.
+    pub const READ: u32 = 1;
+    /// Open for writing.
+    pub const WRITE: u32 = 2;
+    /// Write at the end, whatever the offset says.
+    pub const APPEND: u32 = 4;
+    /// Make the file if there is none.
+    pub const CREATE: u32 = 8;
+    /// Empty the file.
+    pub const TRUNCATE: u32 = 16;
+    /// With CREATE: fail if there is a file.
+    pub const EXCLUSIVE: u32 = 32;
+
     const NAMES: [&str; 6] = ["read", "write", "append", "creat", "trunc", "excl"];
 
     /// Whether a file can be changed or made by opening it so: anything but reading.
     pub fn changes(self) -> bool {
-        self.0 & !1 != 0
+        self.0 & !Self::READ != 0
+    }
+
+    /// Whether one of `flags` is set.
+    pub fn has(self, flags: u32) -> bool {
+        self.0 & flags != 0
     }
 }
 

@@ -8,8 +8,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use sftpproxy::sftp::request::Requests;
 use sftpproxy::sftp::{EXTENDED, INIT, KINDS, Kind};
+use sftpproxy::stream::requests::Requests;
 use sftpproxy::wire::{Reader, put_string};
 
 const STATUS: u8 = 101;
@@ -41,7 +41,7 @@ impl Server {
     fn exchange(&mut self, body: &[u8]) -> Vec<u8> {
         let mut packet = Vec::new();
         put_string(&mut packet, body);
-        self.requests.pass(&mut packet, &mut |_| ()).unwrap();
+        self.requests.pass(&mut packet, None, &mut |_| ()).unwrap();
         self.child.stdin.as_mut().unwrap().write_all(&packet).unwrap();
         let stdout = self.child.stdout.as_mut().unwrap();
         let mut length = [0; 4];

@@ -17,6 +17,7 @@ mod faults;
 mod home;
 mod install;
 mod login;
+mod policy;
 mod settings;
 mod signals;
 mod stores;

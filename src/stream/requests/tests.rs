@@ -1,5 +1,6 @@
-use super::super::KINDS;
 use super::*;
+use crate::sftp::{KINDS, Kind};
+use crate::wire::{put_string, put_u32};
 
 /// A packet: its length, type, id and name (of an extension), the strings, then `rest`.
 fn packet(kind: &Kind, strings: &[&[u8]], rest: &[u8]) -> Vec<u8> {
@@ -68,9 +69,13 @@ fn pass<'a>(home: Option<&str>, pieces: impl IntoIterator<Item = &'a [u8]>) -> P
     let mut passed = Passed { out: Vec::new(), told: Vec::new(), end: Ok(true), held: 0 };
     for piece in pieces {
         let mut buffer = piece.to_vec();
-        let result = requests.pass(&mut buffer, &mut |operation| passed.told.push(told(operation)));
+        let result = requests.pass(&mut buffer, None, &mut |heard| {
+            if let Heard::Asked(operation) = heard {
+                passed.told.push(told(operation));
+            }
+        });
         passed.out.extend(buffer);
-        passed.held = requests.cut.held();
+        passed.held = requests.held();
         assert!(passed.held < LENGTH_FIELD + MAX_PACKET);
         passed.end = result.map(|()| requests.at_boundary());
         if passed.end.is_err() {
@@ -156,11 +161,11 @@ fn content_is_neither_copied_nor_held_back_nor_limited() {
     buffer.resize(32 * 1024, 3);
     let (address, capacity) = (buffer.as_ptr(), buffer.capacity());
     for _ in 0..100 {
-        requests.pass(&mut buffer, &mut |_| panic!("told")).unwrap();
+        requests.pass(&mut buffer, None, &mut |_| panic!("told")).unwrap();
         assert_eq!((buffer.as_ptr(), buffer.capacity(), buffer.len()), (address, capacity, 32 * 1024));
     }
     assert!(!requests.at_boundary());
-    assert_eq!(requests.cut.held(), 0);
+    assert_eq!(requests.held(), 0);
 }
 
 #[test]
