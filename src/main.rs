@@ -35,6 +35,10 @@ const MAX_BANNER: u64 = 16 * 1024;
 
 fn main() -> ExitCode {
     let matches = cli::command().subcommands(admin::commands()).get_matches();
+    let serves = matches!(matches.subcommand(), None | Some(("serve", _)));
+    if serves {
+        ffi::with_small_heaps();
+    }
     let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
     for name in unknown_variables(names.iter().map(String::as_str)) {
         eprintln!("sftpproxy: warning: {name} is no setting; is it misspelt?");

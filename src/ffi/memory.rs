@@ -1,10 +1,37 @@
 //! Memory that a thread which has come to rest does not need: pages of its stack that only the login went down to, and pages that
-//! malloc(3) holds free. With a thousand sessions that wait, this is a third of all.
+//! malloc(3) holds free. Also how malloc(3) is told at the start to hold little: with a thousand sessions that wait, both together halve
+//! what a session needs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::libc;
+
+/// What glibc's malloc(3) can be told by this variable only, and only when a program starts: no free chunks kept by each thread (40 KiB a
+/// session, left over from its login), and two heaps instead of eight times the processors.
+const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=2");
+
+/// Starts this program again, in the same process, with [`TUNABLES`]; comes back when they are set, by us or by the operator, or when it
+/// cannot be done, which costs nothing but memory. To be called before anything else is done.
+#[cfg(target_env = "gnu")]
+pub fn with_small_heaps() {
+    use std::os::unix::process::CommandExt;
+
+    let (name, value) = TUNABLES;
+    if std::env::var_os(name).is_some() {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    let mut again = std::process::Command::new("/proc/self/exe");
+    if let Some(first) = arguments.next() {
+        again.arg0(first);
+    }
+    let _ = again.args(arguments).env(name, value).exec();
+}
+
+/// Nothing to do for another libc.
+#[cfg(not(target_env = "gnu"))]
+pub fn with_small_heaps() {}
 
 /// Bytes below the current frame that stay: what this function and the calls it makes may stand on.
 const MARGIN: usize = 4 * 1024;

@@ -21,7 +21,7 @@ pub use bind::{Bind, BindOptions};
 pub use client::{Answer, ClientOptions, ClientSession};
 pub use connection::Connection;
 pub use key::PrivateKey;
-pub use memory::give_back;
+pub use memory::{give_back, with_small_heaps};
 pub use server::{AuthRequest, Refused, ServerSession};
 
 /// Initialises libssh; to be called once, from the main thread, before anything else here.
