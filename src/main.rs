@@ -138,6 +138,7 @@ fn serve(mut config: Config) -> Result<Ended, String> {
         log::error!("{error}; logins are refused until it answers");
     }
     let audit = audit::start(&config.audit, &reopen)?;
+    let kept = Kept::new(config.upstream.reuse)?;
     let shutdown = Shutdown::new()?;
     let signalled = Arc::clone(&shutdown);
     let stop = move || {
@@ -155,7 +156,6 @@ fn serve(mut config: Config) -> Result<Ended, String> {
         );
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let kept = Kept::new(config.upstream.reuse)?;
     let world = Arc::new(World { config, store, bind, banner, kept, audit: audit.audit() });
     let ended = server::serve(&world, listeners, &shutdown);
     audit.close(FLUSH);

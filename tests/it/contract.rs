@@ -115,6 +115,22 @@ fn without_home_the_upstream_says_where_sessions_start() {
 }
 
 #[test]
+fn the_upstream_is_dialed_before_the_client_opens_its_channel_and_the_time_to_the_first_reply_is_logged() {
+    let world = World::start();
+    let key = Key::ed25519();
+    admit(&world, "raw", &key);
+    let mut client = Client::log_in(("127.0.0.1", world.router.port), "raw", &key).unwrap();
+    // The client has proven its key and asked for nothing.
+    world.router.wait_for_line("open session=1 ");
+    let channel = client.open_sftp().unwrap();
+    client.data(&channel, &INIT).unwrap();
+    assert_eq!(client.recv_sftp(&channel).unwrap()[0], 2, "VERSION");
+    let line = world.router.wait_for_line("reply session=1 user=\"raw\" milliseconds=");
+    let milliseconds: f64 = line.rsplit('=').next().unwrap().parse().unwrap();
+    assert!(milliseconds > 0.0 && milliseconds < 20_000.0, "{line}");
+}
+
+#[test]
 fn requests_that_come_before_the_upstream_is_ready_wait_for_it() {
     let world = World::start();
     let key = Key::ed25519();

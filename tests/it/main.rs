@@ -18,6 +18,7 @@ mod home;
 mod install;
 mod login;
 mod policy;
+mod reuse;
 mod settings;
 mod signals;
 mod stores;
