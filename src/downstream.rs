@@ -43,6 +43,19 @@ pub enum Verdict {
 /// What decides about keys.
 pub type Judge = Box<dyn FnMut(&Offered) -> Verdict>;
 
+/// A key that was refused. Nobody has proven anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The name that was claimed, as it came.
+    pub user: String,
+    /// The fingerprint; empty of what is no key.
+    pub key: String,
+    /// The client's identification line.
+    pub software: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// On what terms a client may come in.
 pub struct Terms {
     /// The session's number, for the log.
@@ -55,6 +68,8 @@ pub struct Terms {
     pub control: Arc<Control>,
     /// Keys that may be offered.
     pub max_offered: u32,
+    /// Who is told of refused keys.
+    pub refused: Box<dyn FnMut(Refused)>,
 }
 
 /// A connection in the hands of libssh; nothing has been received.
@@ -62,6 +77,7 @@ pub struct Accepted {
     session: ServerSession,
     waiting: Waiting,
     proof: Rc<RefCell<Proof>>,
+    refused: Box<dyn FnMut(Refused)>,
 }
 
 /// Keys are exchanged; the client has said nothing about who it is.
@@ -91,19 +107,21 @@ struct Proof {
     max_offered: u32,
     proven: Option<Proven>,
     offered: u32,
+    /// Since the last round; no more than may be offered.
+    refused: Vec<Refused>,
     end: Option<Fault>,
 }
 
 impl Accepted {
     /// Hands the connection to libssh. `judge` is asked about each offered key, and again when it is proven.
     pub fn new(bind: &Bind, stream: TcpStream, terms: Terms, mut judge: Judge) -> Result<Self, Fault> {
-        let Terms { session: id, banner, deadline, control, max_offered } = terms;
+        let Terms { session: id, banner, deadline, control, max_offered, refused } = terms;
         let proof = Rc::new(RefCell::new(Proof { id, max_offered, ..Proof::default() }));
         let theirs = Rc::clone(&proof);
         let answer = Box::new(move |request: &AuthRequest| theirs.borrow_mut().answer(request, &mut judge));
         let session =
             ServerSession::new(bind, stream, banner, answer).map_err(|what| Fault::new(Side::Downstream, Stage::Accept, what))?;
-        Ok(Self { session, waiting: Waiting { deadline, control }, proof })
+        Ok(Self { session, waiting: Waiting { deadline, control }, proof, refused })
     }
 
     /// Exchanges identification lines and keys (RFC 4253).
@@ -128,11 +146,13 @@ impl Accepted {
 impl Keyed {
     /// Waits for the signature that proves a key (RFC 4252 section 7).
     pub fn prove(self) -> Result<(Proven, Downstream), Fault> {
-        let Accepted { session, waiting, proof } = self.accepted;
+        let Accepted { session, waiting, proof, mut refused } = self.accepted;
         let fault = |what| Fault::new(Side::Downstream, Stage::Prove, what);
         loop {
             waiting.check().map_err(fault)?;
             let moved = session.advance();
+            let keys = std::mem::take(&mut proof.borrow_mut().refused);
+            keys.into_iter().for_each(|key| refused(Refused { software: session.client_version(), ..key }));
             if let Some(end) = proof.borrow_mut().end.take() {
                 return Err(end);
             }
@@ -181,10 +201,16 @@ impl Proof {
         true
     }
 
-    fn log_refusal(&self, request: &AuthRequest, reason: &str) {
+    fn log_refusal(&mut self, request: &AuthRequest, reason: &str) {
         let user = request.user.as_deref().map(shown).unwrap_or_default();
         let key = request.key.as_ref().map(|key| format!("{key:?}")).unwrap_or_default();
         log::info!("refuse session={} user=\"{user}\" key=\"{key}\" reason=\"{}\"", self.id, shown(reason));
+        self.refused.push(Refused {
+            user: request.user.clone().unwrap_or_default(),
+            key: request.key.as_ref().map(|key| key.fingerprint().to_string()).unwrap_or_default(),
+            software: String::new(),
+            reason: reason.to_owned(),
+        });
     }
 
     fn end(&mut self, side: Side, what: String) {

@@ -10,6 +10,7 @@ pub mod sftp;
 
 pub mod error;
 pub mod event;
+pub mod hash;
 pub mod identity;
 pub mod known_hosts;
 
@@ -34,6 +35,8 @@ pub mod host_keys;
 
 pub mod leg;
 pub mod relay;
+
+pub mod watch;
 
 pub mod pipe;
 

@@ -2,7 +2,12 @@
 //!
 //! Bytes travel in recycled buffers; a thread that finds no room stops taking from its leg, the library's window closes and the peer
 //! stops. A thread sleeps only when its library has said "would block" in each direction it could act in, and is woken once a
-//! batch. Nothing here knows SSH or SFTP: requests are looked at by a function that the session passes in.
+//! batch. Nothing here knows SSH or SFTP: buffers are looked at by a [`Watch`] that the session passes in.
+//!
+//! What a watch answers in place of the upstream travels as [`Item::Answer`] behind the requests before it. The upstream's thread, the one
+//! author of the reply stream, puts it in between two packets. While an answer waits for that, no request is taken, so a client that
+//! reads no answers is not read any more: in each direction there are at most [`DEPTH`] answers on their way and one in each thread's
+//! hands, and each answers no more than one buffer of requests.
 //!
 //! The end: [`Taken::Eof`] travels as [`Item::Eof`] behind the last byte, the exit status as [`Item::Exit`]. A thread that ends drops
 //! its ends of the channels and marks itself done; the other one still delivers what it holds, within a bound.
@@ -35,8 +40,32 @@ const REST: Duration = Duration::from_secs(1);
 /// What passes from thread to thread.
 enum Item {
     Bytes(Vec<u8>),
+    /// Whole packets for the client, from the thread that reads its requests.
+    Answer(Vec<u8>),
     Eof,
     Exit(i32),
+}
+
+/// What sees each buffer that a thread receives from its peer.
+pub trait Watch {
+    /// Sees a buffer and may change it; what it leaves there goes on. An error ends the session.
+    fn pass(&mut self, buffer: &mut Vec<u8>) -> Result<(), String>;
+
+    /// Of the client's thread: whole packets that answer requests of the last buffer, which do not go on.
+    fn answers(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// Of the upstream's thread: whether an answer can follow what was passed so far.
+    fn at_boundary(&self) -> bool {
+        true
+    }
+}
+
+impl<F: FnMut(&mut Vec<u8>) -> Result<(), String>> Watch for F {
+    fn pass(&mut self, buffer: &mut Vec<u8>) -> Result<(), String> {
+        self(buffer)
+    }
 }
 
 /// What both threads of a session and those who end sessions share.
@@ -154,6 +183,8 @@ pub struct Half {
     spare: Receiver<Vec<u8>>,
     front: Option<(Vec<u8>, usize)>,
     next: Option<Vec<u8>>,
+    /// Answers on their way: of the client's thread to the other one, of the upstream's thread into the reply stream.
+    answer: Vec<u8>,
     closing: Closing,
     taken: Took,
     /// The last [`Self::take`] stopped for want of room: the leg may hold bytes that poll(2) does not show.
@@ -200,6 +231,7 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         spare,
         front: None,
         next: None,
+        answer: Vec::new(),
         closing: Closing::Open,
         taken: Took::Open,
         full: false,
@@ -214,12 +246,7 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
 impl Half {
     /// Relays until the session's end and returns the number of bytes that this leg's peer was given. `watch` sees each buffer
     /// received from the peer and may change it; its error ends the session. `deadline` holds until it is `None`.
-    pub fn run(
-        mut self,
-        leg: &mut dyn Leg,
-        watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>,
-        deadline: &dyn Fn() -> Option<Instant>,
-    ) -> u64 {
+    pub fn run(mut self, leg: &mut dyn Leg, watch: &mut dyn Watch, deadline: &dyn Fn() -> Option<Instant>) -> u64 {
         let mut lingering: Option<(Instant, Instant)> = None;
         let mut pause = Pause::Moving;
         let result = loop {
@@ -273,7 +300,7 @@ impl Half {
     }
 
     /// One round: let the library work, give what there is, take what there is room for.
-    fn step(&mut self, leg: &mut dyn Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<Step, String> {
+    fn step(&mut self, leg: &mut dyn Leg, watch: &mut dyn Watch) -> Result<Step, String> {
         let mut moved = leg.advance()?;
         moved |= self.put(leg)?;
         moved |= self.take(leg, watch)?;
@@ -310,8 +337,12 @@ impl Half {
                 self.closing = Closing::EofPut;
                 moved = true;
             }
+            if self.answer_waits() {
+                break;
+            }
             match self.inbox.try_recv() {
                 Ok(Item::Bytes(buffer)) => self.front = Some((buffer, 0)),
+                Ok(Item::Answer(answer)) => self.answer = answer,
                 Ok(Item::Eof) if self.closing == Closing::Open => self.closing = Closing::Eof,
                 Ok(Item::Eof) => {}
                 Ok(Item::Exit(status)) => self.close(leg, status)?,
@@ -365,10 +396,15 @@ impl Half {
         self.close(leg, 1).map(|()| true)
     }
 
-    fn take(&mut self, leg: &mut dyn Leg, watch: &mut dyn FnMut(&mut Vec<u8>) -> Result<(), String>) -> Result<bool, String> {
+    fn take(&mut self, leg: &mut dyn Leg, watch: &mut dyn Watch) -> Result<bool, String> {
         let mut moved = false;
         self.full = false;
+        if self.side == Side::Upstream && (self.taken != Took::Open || self.other_is_done()) {
+            // Nobody is there to read it, or the stream has ended in the middle of a packet.
+            self.answer = Vec::new();
+        }
         while self.taken == Took::Open {
+            moved |= self.pass_answer(watch);
             self.full = self.outbox.is_full();
             if self.full {
                 break;
@@ -377,7 +413,10 @@ impl Half {
                 self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
             match leg.take(&mut buffer)? {
                 Taken::Bytes(_) => {
-                    watch(&mut buffer)?;
+                    watch.pass(&mut buffer)?;
+                    if self.side == Side::Downstream {
+                        self.answer = watch.answers();
+                    }
                     if !buffer.is_empty() {
                         // Fails only when the other thread is gone: then the bytes have nowhere to go.
                         let _ = self.outbox.try_send(Item::Bytes(buffer));
@@ -411,6 +450,22 @@ impl Half {
         Ok(moved)
     }
 
+    /// Passes answers on, if there are some and they have a place.
+    fn pass_answer(&mut self, watch: &dyn Watch) -> bool {
+        let is_upstream = self.side == Side::Upstream;
+        if self.answer.is_empty() || self.outbox.is_full() || (is_upstream && !watch.at_boundary()) {
+            return false;
+        }
+        let answer = std::mem::take(&mut self.answer);
+        let _ = self.outbox.try_send(if is_upstream { Item::Bytes(answer) } else { Item::Answer(answer) });
+        true
+    }
+
+    /// There is an answer that must go into the reply stream before requests that came after it go on.
+    fn answer_waits(&self) -> bool {
+        self.side == Side::Upstream && !self.answer.is_empty()
+    }
+
     fn is_finished(&self, leg: &mut dyn Leg) -> bool {
         match self.side {
             // The sshd has closed: nothing can be put any more, everything it said is on its way.
@@ -438,7 +493,7 @@ impl Half {
         };
         let blocked = wants.put;
         let idle = || {
-            (blocked || self.inbox.is_empty())
+            (blocked || self.answer_waits() || self.inbox.is_empty())
                 // Room that came after `take` had found none is something to do.
                 && self.outbox.is_full() == self.full
                 && self.other_is_done() == lingering

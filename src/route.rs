@@ -1,7 +1,7 @@
 //! A user's record, parsed whole or refused: never a half valid route.
 //!
 //! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` (file of the private
-//! key for the upstream), `hostkey` (pins) and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a
+//! key for the upstream), `hostkey` (pins), `hash` and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a
 //! missing one.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::shown;
+use crate::hash::Algorithm;
 use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::policy::{self, Policy};
 
@@ -17,13 +18,14 @@ use crate::policy::{self, Policy};
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 14] = [
+pub const FIELDS: [&str; 15] = [
     "remote",
     "port",
     "user",
     "home",
     "key",
     "hostkey",
+    "hash",
     "read_only",
     "upload_only",
     "root",
@@ -109,6 +111,8 @@ pub struct Route {
     pub pins: Vec<Pin>,
     /// What the user may do; `None` = everything.
     pub policy: Option<Arc<Policy>>,
+    /// The digest of what is transferred that the audit is told; `None` = none.
+    pub hash: Option<Algorithm>,
 }
 
 impl Route {
@@ -131,6 +135,7 @@ impl Route {
         let home = field("home", check_home);
         let key = field("key", |_| Ok(()));
         let pins = field("hostkey", |value| parse_pins(value).map(drop));
+        let hash = field("hash", |value| parse_hash(value).map(drop));
         policy::FIELDS.iter().for_each(|name| drop(field(name, |_| Ok(()))));
         let text = |name: &str| record.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let policy = Policy::parse(text).unwrap_or_else(|reasons| {
@@ -148,6 +153,7 @@ impl Route {
             key: key.map(PathBuf::from),
             pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
             policy: policy.map(Arc::new),
+            hash: hash.and_then(|hash| parse_hash(&hash).ok()),
         })
     }
 
@@ -172,6 +178,10 @@ pub fn parse_port(text: &str) -> Result<u16, String> {
 /// Reads pins, separated by commas or line ends.
 pub fn parse_pins(text: &str) -> Result<Vec<Pin>, String> {
     text.split([',', '\n']).map(str::trim).filter(|pin| !pin.is_empty()).map(Pin::parse).collect()
+}
+
+fn parse_hash(text: &str) -> Result<Algorithm, String> {
+    Algorithm::named(text.trim()).ok_or_else(|| format!("\"{}\" is neither sha256 nor blake3", shown(text)))
 }
 
 fn check_text(value: &str) -> Result<(), String> {
@@ -252,9 +262,11 @@ mod tests {
     fn a_record_is_refused_whole_with_every_fault_named() {
         let alice = UserName::new("alice").unwrap();
         let mut bad = record(&[("remote", "a b"), ("port", "70000"), ("hostkey", "SHA256:x"), ("home", "a\0"), ("rules", "\0")]);
-        bad.extend(record(&[("read_only", "perhaps"), ("max_file_size", "1.5G")]));
+        bad.extend(record(&[("read_only", "perhaps"), ("max_file_size", "1.5G"), ("hash", "md5")]));
         let error = Route::parse(&alice, &bad, &Defaults::default()).unwrap_err();
-        for name in ["remote:", "port:", "hostkey:", "home:", "rules:", "read_only: \"perhaps\"", "max_file_size:"] {
+        for name in
+            ["remote:", "port:", "hostkey:", "home:", "rules:", "read_only: \"perhaps\"", "max_file_size:", "hash: \"md5\""]
+        {
             assert!(error.contains(name), "{error}");
         }
         assert!(Route::parse(&alice, &record(&[("remote", "h:22")]), &Defaults::default()).is_err());

@@ -12,18 +12,17 @@ use std::time::{Duration, Instant};
 use crate::admission::Permit;
 use crate::audit::Audit;
 use crate::config::Config;
-use crate::downstream::{Accepted, Downstream, Judge, Terms, Verdict};
-use crate::error::{Fault, Side, Stage, shown, shown_bytes};
+use crate::downstream::{Accepted, Downstream, Judge, Refused, Terms, Verdict};
+use crate::error::{Fault, Side, Stage, shown};
+use crate::event::{Kind, Subject, What};
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
 use crate::relay::{Control, Half, halves};
 use crate::route::Route;
-use crate::sftp::Effect;
 use crate::store::RouteStore;
-use crate::stream::requests::Requests;
-use crate::stream::{Heard, Operation};
 use crate::upstream::{Kept, Trust, Upstream, Waiting, dial};
+use crate::watch::{Teller, Watched};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
 pub const STACK: usize = 1024 * 1024;
@@ -31,9 +30,6 @@ pub const STACK: usize = 1024 * 1024;
 /// How much later than the upstream's thread the client's one ends a login that takes too long: the former knows in which stage, and
 /// the client is told. The latter is there for a libssh2 that does not come back.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// The log's target of file operations, so that they can be silenced alone: `SFTPPROXY_LOG=info,sftpproxy::file=off`.
-const FILES: &str = "sftpproxy::file";
 
 /// What all sessions share.
 pub struct World {
@@ -69,6 +65,7 @@ pub struct Arrival {
 #[derive(Default)]
 struct Told {
     user: Option<String>,
+    teller: Option<Arc<Teller>>,
     up: u64,
     down: u64,
 }
@@ -94,13 +91,19 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
         told.down,
         started.elapsed().as_secs_f64()
     );
+    if let Some(teller) = told.teller {
+        let Fault { side, stage, what } = fault;
+        let (up, down, time) = (told.up, told.down, started.elapsed());
+        teller.send(What::End { side, stage, reason: what, up, down, time });
+    }
 }
 
 fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fault> {
-    let Arrival { id, stream, mut permit, control, .. } = arrival;
+    let Arrival { id, stream, peer, mut permit, control } = arrival;
     let deadline = Instant::now() + world.config.limits.login_timeout;
     let max_offered = world.config.downstream.max_offered_keys;
-    let terms = Terms { session: id, banner: world.banner.clone(), deadline, control: Arc::clone(&control), max_offered };
+    let (banner, refused) = (world.banner.clone(), tell_refused(world, id, peer));
+    let terms = Terms { session: id, banner, deadline, control: Arc::clone(&control), max_offered, refused };
 
     let accepted = Accepted::new(&world.bind, stream, terms, judge(Arc::clone(world)))?;
     let keyed = accepted.exchange()?;
@@ -110,13 +113,16 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     permit.proven();
     told.user = Some(proven.user().to_string());
     log_proven(id, &proven, &downstream);
+    let teller = Arc::new(Teller::new(world.audit.clone(), subject(id, &proven, peer, &downstream)));
+    told.teller = Some(Arc::clone(&teller));
+    teller.send(What::Login {});
     let route = find(world, &proven).inspect_err(|fault| control.end(fault.clone()));
 
     let (ours, theirs) = halves(&control);
     let waiting = Waiting { deadline, control: &control };
+    let watched = Watched::new(id, proven.user().as_str(), route.as_ref().ok(), &teller);
     thread::scope(|scope| {
-        let (name, user) = (proven.user().as_str(), proven.user());
-        let route = &route;
+        let (user, route, watched, teller) = (proven.user(), &route, &watched, &teller);
         let upstream = thread::Builder::new().name(format!("upstream-{id}")).stack_size(STACK).spawn_scoped(scope, move || {
             let done = Done { control: waiting.control, side: Side::Upstream };
             let Ok(route) = route else {
@@ -124,7 +130,10 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
                 drop(theirs);
                 return 0;
             };
-            let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, theirs, since);
+            let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, |upstream| {
+                tell_opened(teller, route, upstream);
+                theirs.run(upstream.leg(), &mut watched.replies(since), &|| None)
+            });
             drop(done);
             if let Some(upstream) = upstream {
                 world.kept.keep(user, route, upstream, waiting);
@@ -132,7 +141,7 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
             bytes
         });
         let upstream = upstream.map_err(|error| Fault::new(Side::Router, Stage::Dial, format!("no thread: {error}")))?;
-        let opened = relay_downstream((id, name), &mut downstream, route.as_ref().ok(), waiting, ours, &mut told.down);
+        let opened = relay_downstream(watched, &mut downstream, route.is_ok(), waiting, ours, &mut told.down);
         // The client's socket is closed before the other thread is waited for: that may take as long as a name look-up.
         drop(downstream);
         told.up = upstream.join().unwrap_or_else(|_| {
@@ -163,9 +172,9 @@ fn find(world: &World, proven: &Proven) -> Result<Route, Fault> {
 
 /// The client's side, from the proven key to the end.
 fn relay_downstream(
-    (id, user): (u64, &str),
+    watched: &Watched<'_>,
     downstream: &mut Downstream,
-    route: Option<&Route>,
+    has_route: bool,
     waiting: Waiting<'_>,
     half: Half,
     bytes: &mut u64,
@@ -175,9 +184,8 @@ fn relay_downstream(
         waiting.control.cut(fault.clone());
         return Err(fault);
     }
-    let mut watch = watch(id, user, route);
-    let login = || (!waiting.control.is_open() && route.is_some()).then_some(waiting.deadline + GRACE);
-    *bytes = half.run(downstream, &mut watch, &login);
+    let login = || (!waiting.control.is_open() && has_route).then_some(waiting.deadline + GRACE);
+    *bytes = half.run(downstream, &mut watched.requests(), &login);
     downstream.part();
     if !waiting.control.is_open() {
         // Nobody is left to log in for.
@@ -186,49 +194,14 @@ fn relay_downstream(
     Ok(())
 }
 
-/// What happens to each buffer of requests: paths are resolved against the start directory, file operations are logged. With neither
-/// to do, nothing.
-fn watch(id: u64, user: &str, route: Option<&Route>) -> impl FnMut(&mut Vec<u8>) -> Result<(), String> {
-    let home = route.and_then(|route| route.home.clone());
-    let looked_at = home.is_some() || log::log_enabled!(target: FILES, log::Level::Info);
-    let mut requests = looked_at.then(|| Requests::new(home.as_deref()));
-    // Nothing here holds a policy yet, and a user who has one must not do as if there were none.
-    let has_policy = route.is_some_and(|route| route.policy.is_some());
-    let user = shown(user);
-    move |buffer| match &mut requests {
-        _ if has_policy => Err("the user's record has a policy, which cannot be held yet".into()),
-        Some(requests) => {
-            let mut hear = |heard: Heard<'_>| {
-                if let Heard::Asked(operation) = heard {
-                    log_operation(id, &user, operation);
-                }
-            };
-            requests.pass(buffer, None, &mut hear).map_err(|error| error.to_string())
-        }
-        None => Ok(()),
-    }
-}
-
-/// One line for each file operation; those that only look at attributes are for debugging.
-fn log_operation(id: u64, user: &str, operation: &Operation<'_>) {
-    let level = if operation.kind.effect == Effect::Look { log::Level::Debug } else { log::Level::Info };
-    if !log::log_enabled!(target: FILES, level) {
-        return;
-    }
-    let second = operation.second.map(|path| format!(" to=\"{}\"", shown_bytes(path))).unwrap_or_default();
-    let flags = operation.flags.map(|flags| format!(" flags={flags}")).unwrap_or_default();
-    let path = shown_bytes(operation.path);
-    log::log!(target: FILES, level, "file session={id} user=\"{user}\" {} path=\"{path}\"{second}{flags}", operation.name());
-}
-
-/// The side of the user's sshd, from the route to the end; returns the bytes that it was given, and what is left of the connection.
+/// The side of the user's sshd, from the route to the end; returns the bytes that it was given by `relay`, and what is left of the
+/// connection.
 fn relay_upstream(
     world: &World,
     (id, user): (u64, &UserName),
     route: &Route,
     waiting: Waiting<'_>,
-    half: Half,
-    proven: Instant,
+    relay: impl FnOnce(&mut Upstream) -> u64,
 ) -> (u64, Option<Upstream>) {
     let mut upstream = match open_upstream(world, (id, user), route, waiting) {
         Ok(upstream) => upstream,
@@ -238,15 +211,7 @@ fn relay_upstream(
         }
     };
     waiting.control.open();
-    let mut first = Some(proven);
-    let mut watch = |_: &mut Vec<u8>| {
-        if let Some(proven) = first.take() {
-            let milliseconds = proven.elapsed().as_secs_f64() * 1000.0;
-            log::info!("reply session={id} user=\"{}\" milliseconds={milliseconds:.1}", shown(user.as_str()));
-        }
-        Ok(())
-    };
-    let bytes = half.run(upstream.leg(), &mut watch, &|| None);
+    let bytes = relay(&mut upstream);
     (bytes, Some(upstream))
 }
 
@@ -284,6 +249,34 @@ fn trust(world: &World, route: &Route) -> Result<Trust, Fault> {
         Err(error) => return Err(Fault::new(Side::Upstream, Stage::Trust, format!("{}: {error}", trust.file))),
     }
     Ok(trust)
+}
+
+/// Tells the audit of keys that are refused.
+fn tell_refused(world: &Arc<World>, id: u64, peer: SocketAddr) -> Box<dyn FnMut(Refused)> {
+    let audit = world.audit.clone();
+    Box::new(move |Refused { user, key, software, reason }| {
+        if audit.wants(Kind::Refused) {
+            let subject = Subject { session: id, user, client: peer, key, software, upstream: None };
+            audit.send(Some(&Arc::new(subject)), What::Refused { reason });
+        }
+    })
+}
+
+/// Whose session it is, for the audit.
+fn subject(id: u64, proven: &Proven, peer: SocketAddr, downstream: &Downstream) -> Subject {
+    Subject {
+        session: id,
+        user: proven.user().to_string(),
+        client: peer,
+        key: proven.key().fingerprint().to_string(),
+        software: downstream.client_version(),
+        upstream: None,
+    }
+}
+
+fn tell_opened(teller: &Teller, route: &Route, upstream: &Upstream) {
+    let host_key = format!("{} {}", upstream.host_key().kind(), upstream.host_key().fingerprint());
+    teller.opened(route.address(), route.login.clone(), host_key);
 }
 
 fn log_proven(id: u64, proven: &Proven, downstream: &Downstream) {

@@ -16,12 +16,21 @@ use crate::route::{FIELDS, Pin, Record, Route, parse_pins};
 use crate::store::{Aim, StoreError, StoredKey};
 
 /// The options that are fields of the record: option, field, value, help.
-const OPTIONS: [(&str, &str, &str, &str); 5] = [
+const OPTIONS: [(&str, &str, &str, &str); 14] = [
     ("remote", "remote", "HOST", "Host name or address of the user's sshd; unset = localhost"),
     ("port", "port", "PORT", "Its port; unset = 22"),
     ("user", "user", "NAME", "The login there; unset = SFTPPROXY_CLIENT_USER, else the user's name"),
     ("home", "home", "PATH", "Start directory; unset = SFTPPROXY_HOME, else what the upstream says"),
     ("upstream-key", "key", "FILE", "Private key for this upstream; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR"),
+    ("hash", "hash", "NAME", "Digest of transfers for the audit: sha256 or blake3; unset = none"),
+    ("read-only", "read_only", "YES", "yes: list and read, change nothing"),
+    ("upload-only", "upload_only", "YES", "yes: a drop box, new files and directories only"),
+    ("root", "root", "PATH", "Directory of the upstream that the user sees as /"),
+    ("rules", "rules", "RULES", "What is allowed where, such as '/in=create,list; /out=read,list'"),
+    ("allow", "allow", "NAMES", "Patterns of file names that may be used, such as '*.csv, report-?'"),
+    ("deny", "deny", "NAMES", "Patterns of names that may not be used, such as '.*, *.exe'"),
+    ("max-file-size", "max_file_size", "SIZE", "Largest file in bytes, or with K, M, G, T"),
+    ("extensions", "extensions", "NAMES", "SFTP extensions that may be used, such as 'posix-rename, fsync'; none"),
 ];
 
 /// The commands under `user`.

@@ -22,7 +22,6 @@ use crate::event::{Event, Kind, Kinds, Subject, What};
 
 mod bell;
 mod file;
-pub mod hash;
 mod hook;
 mod lane;
 pub mod queue;

@@ -41,7 +41,7 @@ const STAT: u8 = 17;
 const CLOSE: u8 = 4;
 
 /// An open file or directory of the ledger; valid until its [`Transfer`] has been told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct File(u32);
 
 /// What a request is about, for who is told of its end.
@@ -292,6 +292,12 @@ impl Ledger {
         Some((pending.kind, pending.subject.as_ref().map_or(&[], |subject| &subject.path)))
     }
 
+    /// The file and the offset of a READ in flight.
+    pub fn reading(&self, id: u32) -> Option<(File, u64)> {
+        let pending = self.pending.get(&id).filter(|pending| pending.kind.is_some_and(|kind| kind.then == Then::Range))?;
+        Some((pending.file?, pending.offset))
+    }
+
     /// Matches an answer; `false` = nobody has asked.
     pub fn answer(&mut self, id: u32, answer: Answer<'_>, now: Instant, told: &mut dyn FnMut(Event)) -> bool {
         let Some(Pending { kind, file, offset, length, subject }) = self.pending.remove(&id) else { return false };
@@ -341,7 +347,12 @@ impl Ledger {
 
     /// A handle has come into being.
     fn opened(&mut self, kind: &Kind, handle: &[u8], subject: &Subject, now: Instant, told: &mut dyn FnMut(Event)) {
+        let file = File(self.free.pop().unwrap_or_else(|| {
+            self.files.push(None);
+            self.files.len() as u32 - 1
+        }));
         let transfer = Transfer {
+            file,
             path: subject.path.clone(),
             flags: subject.flags.unwrap_or(OpenFlags(0)),
             opened: subject.asked,
@@ -357,10 +368,6 @@ impl Ledger {
         let is_directory = kind.effect == Effect::List;
         let (handle, grant) = (Box::from(handle), subject.grant);
         let open = Open { handle, grant, is_directory, transfer, pending: 0, closing: false, gone: false };
-        let file = File(self.free.pop().unwrap_or_else(|| {
-            self.files.push(None);
-            self.files.len() as u32 - 1
-        }));
         let before = self.handles.insert(open.handle.clone(), file);
         self.files[file.0 as usize] = Some(open);
         // An upstream that answers out of order may give a handle again before it has said that it was closed.

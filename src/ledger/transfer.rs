@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use super::File;
 use super::ranges::Ranges;
 use crate::sftp::OpenFlags;
 use crate::sftp::reply::OK;
@@ -46,6 +47,8 @@ pub struct Failure {
 /// A file from OPEN to CLOSE, as the upstream has answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
+    /// Which one it was in the ledger, which may give the same again.
+    pub file: File,
     /// The path that the upstream was given, at most [`crate::path::MAX_PATH`] bytes.
     pub path: Box<[u8]>,
     /// How it was opened.

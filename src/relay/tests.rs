@@ -239,7 +239,7 @@ fn session(seed: u64, legs: (Memory, Memory), peers: impl FnOnce() + Send + 'sta
 
 fn run(control: &Control, half: Half, leg: &mut Memory) -> u64 {
     let side = half.side;
-    let bytes = half.run(leg, &mut |_| Ok(()), &|| None);
+    let bytes = half.run(leg, &mut |_: &mut Vec<u8>| Ok(()), &|| None);
     // What a session does when the leg goes, and before it says that it is done.
     let _ = leg.socket.shutdown(Shutdown::Both);
     control.done(side);
@@ -466,7 +466,7 @@ fn the_other_sides_end_is_seen_also_in_the_moment_before_sleep() {
     let mut leg = Last(memory, Some((Arc::clone(&control), theirs)));
     let (started, told) = (Instant::now(), Arc::clone(&leg.0.told));
     // As during a login, when a deadline far away holds.
-    ours.run(&mut leg, &mut |_| Ok(()), &|| Some(started + LINGER * 20));
+    ours.run(&mut leg, &mut |_: &mut Vec<u8>| Ok(()), &|| Some(started + LINGER * 20));
     assert!(started.elapsed() < LINGER * 10, "took {:?}", started.elapsed());
     assert_eq!(told.exit.load(Ordering::SeqCst), 1);
     drop(client);

@@ -4,7 +4,7 @@
 //! Pure: buffers in, buffers out, and what there is to tell. The router answers by itself only to refuse, and the reply stream has one
 //! author: an answer of [`requests`] is handed out, to be put between two packets of [`replies`].
 
-use crate::ledger::Event;
+use crate::ledger::{Event, File};
 use crate::sftp::{Kind, OpenFlags};
 
 mod changed;
@@ -27,6 +27,45 @@ pub enum Heard<'a> {
     Answer(Vec<u8>),
     /// Something has ended. Only with a ledger.
     Event(Event),
+    /// A piece of a file's content passes. Only where it is asked for.
+    Content(Content<'a>),
+}
+
+/// A piece of a WRITE's or DATA's content, as it stands in the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// Of which file.
+    pub file: File,
+    /// Where in the file it begins, in bytes.
+    pub offset: u64,
+    /// The bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Content on its way: a packet whose head was seen and that passes now.
+#[derive(Debug)]
+struct Passing {
+    file: File,
+    /// Bytes of the packet before its content.
+    before: usize,
+    offset: u64,
+    /// Bytes of content that are still to come.
+    left: u64,
+}
+
+impl Passing {
+    /// Takes the next bytes of the packet and tells what is content in them.
+    fn tell(&mut self, bytes: &[u8], told: &mut dyn FnMut(Heard<'_>)) {
+        let before = self.before.min(bytes.len());
+        self.before -= before;
+        let bytes = &bytes[before..];
+        let bytes = &bytes[..bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX))];
+        if !bytes.is_empty() {
+            told(Heard::Content(Content { file: self.file, offset: self.offset, bytes }));
+            self.offset = self.offset.saturating_add(bytes.len() as u64);
+            self.left -= bytes.len() as u64;
+        }
+    }
 }
 
 /// A request that names files, as it goes to the upstream.

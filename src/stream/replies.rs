@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::changed::Changed;
 use super::requests::Books;
 use super::view::View;
-use super::{Heard, NEWEST};
+use super::{Heard, NEWEST, Passing};
 use crate::ledger::{Answer, Event};
 use crate::policy::Policy;
 use crate::sftp::frame::{Cut, Head, LENGTH_FIELD, MAX_PACKET};
@@ -65,6 +65,9 @@ pub struct Replies {
     policy: Option<Arc<Policy>>,
     begun: bool,
     cut: Cut,
+    /// Whether content is told.
+    telling: bool,
+    passing: Option<Passing>,
 }
 
 /// What is to be done with the packet at the head of a buffer.
@@ -80,11 +83,17 @@ enum Next {
 impl Replies {
     /// A stream that has not begun, of a user with this policy.
     pub fn new(policy: Option<Arc<Policy>>) -> Self {
-        Self { view: View::new(None, policy.as_deref()), policy, begun: false, cut: Cut::default() }
+        let view = View::new(None, policy.as_deref());
+        Self { view, policy, begun: false, cut: Cut::default(), telling: false, passing: None }
+    }
+
+    /// The same, and the content of each DATA is told as it passes, where it stands.
+    pub fn telling_content(self, telling: bool) -> Self {
+        Self { telling, ..self }
     }
 
     /// Takes the next bytes received in `buffer` and leaves there the bytes to forward. A packet that is looked at and not complete is
-    /// held back. `told` gets events only. On an error `buffer` has what stands before the bad packet.
+    /// held back. `told` gets events, and content. On an error `buffer` has what stands before the bad packet.
     pub fn pass(
         &mut self,
         buffer: &mut Vec<u8>,
@@ -95,7 +104,11 @@ impl Replies {
         let mut changed = Changed::default();
         let mut at = 0;
         let result = loop {
-            at += self.cut.skip(buffer.len() - at);
+            let skipped = self.cut.skip(buffer.len() - at);
+            if let Some(passing) = self.passing.as_mut().filter(|_| skipped > 0) {
+                passing.tell(&buffer[at..at + skipped], told);
+            }
+            at += skipped;
             match self.next(&buffer[at..], &mut books, told) {
                 Err(error) => break Err(error),
                 Ok(Next::Wait) => break Ok(()),
@@ -163,6 +176,7 @@ impl Replies {
             return Ok(next);
         }
         let packet = &bytes[LENGTH_FIELD..seen];
+        self.passing = None;
         let answer = match head.kind {
             STATUS => Answer::Status(status(packet).map_err(fault)?),
             HANDLE => Answer::Handle(handle(packet).map_err(fault)?),
@@ -171,6 +185,10 @@ impl Replies {
                 let length = reader.u32("data").map_err(fault)?;
                 if length as usize > head.length - 9 {
                     return Err(fault(WireError::Missing("data")));
+                }
+                if self.telling {
+                    let file = books.ledger.reading(id);
+                    self.passing = file.map(|(file, offset)| Passing { file, before: seen, offset, left: length.into() });
                 }
                 Answer::Data(length)
             }

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::changed::Changed;
 use super::view::{Place, View};
-use super::{Heard, NEWEST, Operation};
+use super::{Heard, NEWEST, Operation, Passing};
 use crate::ledger::{Asked, Event, File, Finished, Ledger, NotEntered, Subject};
 use crate::policy::{Act, Allowed, Policy, Refusal, Use};
 use crate::sftp::frame::{Cut, Head, LENGTH_FIELD, MAX_PACKET};
@@ -67,6 +67,9 @@ pub struct Requests {
     policy: Option<Arc<Policy>>,
     begun: bool,
     cut: Cut,
+    /// Whether content is told.
+    telling: bool,
+    passing: Option<Passing>,
 }
 
 /// What is to be done with the packet at the head of a buffer.
@@ -89,12 +92,21 @@ enum Fate {
 impl Requests {
     /// A stream that has not begun. Without `home` no byte is changed.
     pub fn new(home: Option<&str>) -> Self {
-        Self { view: View::new(home, None), policy: None, begun: false, cut: Cut::default() }
+        Self::of(View::new(home, None), None)
     }
 
     /// A stream that has not begun and is judged. It needs a ledger: without one, nothing that has a handle is allowed.
     pub fn judged(home: Option<&str>, policy: Arc<Policy>) -> Self {
-        Self { view: View::new(home, Some(&policy)), policy: Some(policy), begun: false, cut: Cut::default() }
+        Self::of(View::new(home, Some(&policy)), Some(policy))
+    }
+
+    fn of(view: View, policy: Option<Arc<Policy>>) -> Self {
+        Self { view, policy, begun: false, cut: Cut::default(), telling: false, passing: None }
+    }
+
+    /// The same, and the content of each WRITE that goes on is told as it passes, where it stands. It needs a ledger.
+    pub fn telling_content(self, telling: bool) -> Self {
+        Self { telling, ..self }
     }
 
     /// Takes the next bytes received in `buffer` and leaves there the bytes to forward. A packet that is looked at and not complete is
@@ -109,7 +121,11 @@ impl Requests {
         let mut changed = Changed::default();
         let mut at = 0;
         let result = loop {
-            at += self.cut.skip(buffer.len() - at);
+            let skipped = self.cut.skip(buffer.len() - at);
+            if let Some(passing) = self.passing.as_mut().filter(|_| skipped > 0) {
+                passing.tell(&buffer[at..at + skipped], told);
+            }
+            at += skipped;
             let dropped = self.cut.dropped(buffer.len() - at);
             if dropped > 0 {
                 changed.replace(buffer, at..at + dropped, &[]);
@@ -127,7 +143,10 @@ impl Requests {
             let packet = &buffer[at + LENGTH_FIELD..(at + total).min(buffer.len())];
             match self.look(kind, packet, books.as_mut(), told) {
                 Err(error) => break Err(error),
-                Ok(Fate::Pass) => self.cut.pass(total),
+                Ok(Fate::Pass) => {
+                    self.passing = self.content(kind, packet, books.as_mut());
+                    self.cut.pass(total);
+                }
                 Ok(Fate::Drop) => self.cut.drop(total),
                 Ok(Fate::Replace(new)) => {
                     changed.replace(buffer, at..at + total, &new);
@@ -188,6 +207,15 @@ impl Requests {
         // Not before: a first packet that is held back comes here again.
         self.begun |= !matches!(next, Next::Wait);
         Ok(next)
+    }
+
+    /// What is to be told of the content of a packet that passes.
+    fn content(&self, kind: Option<&'static Kind>, packet: &[u8], books: Option<&mut Books<'_>>) -> Option<Passing> {
+        let kind = kind.filter(|kind| self.telling && kind.then == Then::Content)?;
+        let request = Request::read(kind, packet).ok()?;
+        let file = books?.ledger.find(request.handle?)?;
+        let before = LENGTH_FIELD + packet.len() - request.rest.len();
+        Some(Passing { file, before, offset: request.offset, left: request.length })
     }
 
     fn look(

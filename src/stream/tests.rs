@@ -132,7 +132,7 @@ impl Session {
         let mut buffer = bytes.to_vec();
         let books = Books { ledger: &mut self.ledger, now: self.now };
         let result = self.requests.pass(&mut buffer, Some(books), &mut |heard| match heard {
-            Heard::Asked(_) => {}
+            Heard::Asked(_) | Heard::Content(_) => {}
             Heard::Answer(packet) => self.answers.push(packet),
             Heard::Event(event) => self.events.push(event),
         });

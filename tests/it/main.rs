@@ -24,3 +24,4 @@ mod signals;
 mod stores;
 mod tidy;
 mod transfer;
+mod watched;

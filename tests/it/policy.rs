@@ -63,7 +63,7 @@ impl Server {
             let mut answer = None;
             requests
                 .pass(&mut packet, Some(Books { ledger, now }), &mut |heard| match heard {
-                    Heard::Asked(_) => {}
+                    Heard::Asked(_) | Heard::Content(_) => {}
                     Heard::Answer(packet) => answer = Some(packet),
                     Heard::Event(event) => self.events.push(event),
                 })

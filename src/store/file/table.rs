@@ -117,7 +117,10 @@ impl Reader<'_> {
     }
 }
 
-/// A field as the record has it: an integer (a port) and a list (of host keys) become text.
+/// The fields of a policy that may also be lists of texts.
+const LISTS: [&str; 4] = ["rules", "allow", "deny", "extensions"];
+
+/// A field as the record has it: numbers, `true` and `false`, and lists of texts become text where they mean something.
 pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
     match item.as_value() {
         Some(Value::String(text)) => Ok(text.value().clone()),
@@ -125,6 +128,15 @@ pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
         Some(Value::Array(list)) if name == "hostkey" => {
             let texts: Option<Vec<_>> = list.iter().map(Value::as_str).collect();
             texts.map(|texts| texts.join(",")).ok_or_else(|| "hostkey: expected a list of texts".into())
+        }
+        Some(Value::Integer(number)) if name == "max_file_size" => Ok(number.value().to_string()),
+        Some(Value::Boolean(yes)) if matches!(name, "read_only" | "upload_only") => {
+            Ok(if *yes.value() { "yes" } else { "no" }.to_owned())
+        }
+        Some(Value::Array(list)) if LISTS.contains(&name) => {
+            let texts: Option<Vec<_>> = list.iter().map(Value::as_str).collect();
+            let between = if name == "rules" { "; " } else { ", " };
+            texts.map(|texts| texts.join(between)).ok_or_else(|| format!("{name}: expected a list of texts"))
         }
         _ if name == "port" => Err("port: expected a number".into()),
         _ if name == "hostkey" => Err("hostkey: expected a text or a list of texts".into()),
