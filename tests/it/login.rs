@@ -98,7 +98,7 @@ impl Site {
 }
 
 /// The public half in a file, as the store of the world takes it.
-fn on_disk(world: &World, name: &str, key: &Key) -> keys::Key {
+pub fn on_disk(world: &World, name: &str, key: &Key) -> keys::Key {
     let private = world.folder.path().join(format!("raw-{name}"));
     std::fs::write(private.with_extension("pub"), key.line()).unwrap();
     keys::Key { private }
