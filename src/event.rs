@@ -241,7 +241,7 @@ pub enum Hash {
     Sha256([u8; 32]),
     /// BLAKE3 with its usual 32 bytes.
     Blake3([u8; 32]),
-    /// The client jumped about, so that the content was not seen from its beginning to its end.
+    /// The content was not seen from its beginning to its end, or it cannot be said that all of it arrived.
     Unavailable,
 }
 

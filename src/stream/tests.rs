@@ -16,6 +16,7 @@ use crate::sftp::reply::{
 use crate::sftp::{EXTENDED, INIT, KINDS, Kind, Then};
 use crate::wire::{put_string, put_u32};
 
+mod content;
 mod mutations;
 mod root;
 

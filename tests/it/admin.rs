@@ -91,6 +91,35 @@ fn both(case: impl Fn(&Site<'_>)) {
 }
 
 #[test]
+fn what_a_user_may_do_has_an_option_for_each_field() {
+    both(|site| {
+        let id = site.file("id.pub", &format!("{}\n", line(1, "laptop")));
+        let mut arguments = vec!["user", "add", "alice", "--key", &id];
+        let options = [
+            ("--upload-only", "upload_only", "yes"),
+            ("--root", "root", "/srv/box"),
+            ("--rules", "rules", "/in=create,list; /out=read"),
+            ("--allow", "allow", "*.csv"),
+            ("--deny", "deny", ".*"),
+            ("--max-file-size", "max_file_size", "10M"),
+            ("--extensions", "extensions", "none"),
+            ("--hash", "hash", "sha256"),
+        ];
+        arguments.extend(options.iter().flat_map(|(option, _, value)| [*option, *value]));
+        site.run(&arguments).done().says("upload_only = yes");
+        let record = site.store.record(&name("alice")).unwrap().unwrap();
+        let show = site.run(&["user", "show", "alice"]);
+        for (_, field, value) in options {
+            assert_eq!(record[field], value);
+            show.done().says(&format!("{field} = {value}"));
+        }
+        site.run(&["user", "add", "alice", "--update", "--read-only", "yes"]).refused("upload_only");
+        site.run(&["user", "add", "alice", "--update", "--hash", "md5"]).refused("neither sha256 nor blake3");
+        site.run(&["user", "add", "alice", "--update", "--read-only", "yes", "--upload-only", ""]).done().says("-> yes");
+    });
+}
+
+#[test]
 fn a_user_is_added_shown_listed_changed_and_removed() {
     both(|site| {
         let id = site.file("id.pub", &format!("# two\n{}\n\n{}\n", line(1, "laptop"), line(2, "desk")));

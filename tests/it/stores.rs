@@ -509,6 +509,32 @@ fn a_url_that_cannot_be_meant_is_refused_at_the_start_without_showing_it() {
 }
 
 #[test]
+fn in_a_routes_file_a_policy_may_be_written_with_toml_s_own_values() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("routes.toml");
+    let fields = "read_only = true\nupload_only = false\nmax_file_size = 1000\nrules = [\"/in=create,list\", \"/out=read\"]\n\
+                  allow = [\"*.csv\", \"x\"]\ndeny = [\".*\"]\nextensions = [\"fsync\"]\nhash = \"blake3\"\n";
+    std::fs::write(&path, format!("[users.alice]\n{fields}")).unwrap();
+    let record = FileStore::new(&path).unwrap().record(&name("alice")).unwrap().unwrap();
+    for (field, text) in [
+        ("read_only", "yes"),
+        ("upload_only", "no"),
+        ("max_file_size", "1000"),
+        ("rules", "/in=create,list; /out=read"),
+        ("allow", "*.csv, x"),
+        ("deny", ".*"),
+        ("extensions", "fsync"),
+        ("hash", "blake3"),
+    ] {
+        assert_eq!(record[field], text);
+    }
+    for bad in ["read_only = 1", "rules = [1]", "home = true", "max_file_size = -1"] {
+        std::fs::write(&path, format!("[users.alice]\n{bad}\n")).unwrap();
+        assert!(FileStore::new(&path).is_err_and(|error| error.to_string().contains("line 2")), "{bad}");
+    }
+}
+
+#[test]
 fn the_routes_file_is_read_again_when_it_changes_and_a_bad_one_leaves_the_last_good_one_in_force() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("routes.toml");
