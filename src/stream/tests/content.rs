@@ -33,7 +33,7 @@ fn each_byte_of_write_and_data_is_told_once_at_its_place_however_the_streams_are
     .concat();
     let mut data = vec![DATA, 0, 0, 0, 6];
     put_string(&mut data, &content[100..400]);
-    let mut ok = |id: u32| {
+    let ok = |id: u32| {
         let mut packet = Vec::new();
         crate::sftp::reply::put_status(&mut packet, id, OK, "");
         packet
