@@ -12,12 +12,14 @@ use std::time::Instant;
 
 use sftpproxy::ledger::{Event, Ledger, Outcome, Transfer};
 use sftpproxy::policy::Policy;
-use sftpproxy::sftp::reply::{ATTRS, EXTENDED_REPLY, HANDLE, NAME, NO_SUCH_FILE, OK, OP_UNSUPPORTED, PERMISSION_DENIED, STATUS};
+use sftpproxy::sftp::reply::{HANDLE, NAME, NO_SUCH_FILE, OK, OP_UNSUPPORTED, PERMISSION_DENIED, STATUS};
 use sftpproxy::sftp::{EXTENDED, INIT, KINDS, Kind, OpenFlags, Then};
 use sftpproxy::stream::Heard;
 use sftpproxy::stream::replies::Replies;
 use sftpproxy::stream::requests::{Books, Requests};
 use sftpproxy::wire::{Reader, put_string, put_u32};
+
+use crate::random::Requests as Random;
 
 /// A real sftp-server with our two streams before it, or with nothing.
 struct Server {
@@ -312,80 +314,16 @@ fn a_drop_box_takes_a_file_once_and_the_transfer_says_what_was_stored() {
     assert_eq!(code(&server.exchange(b"\xc8\0\0\0\x07\0\0\0\x03x@y")), Some(OP_UNSUPPORTED));
 }
 
-/// Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound as u64) as usize
-    }
-
-    fn of<'a, T: ?Sized>(&mut self, list: &[&'a T]) -> &'a T {
-        list[self.below(list.len())]
-    }
-}
-
-/// What a client is told by `count` random requests, without what differs between two runs: times, free blocks, order of names.
-fn random_answers(server: &mut Server, folder: &Path, seed: u64, count: usize) -> Vec<String> {
-    let mut random = Random(seed);
-    let top = folder.to_str().unwrap();
-    let paths: Vec<String> =
-        ["f", "l", "d", "d/g", "d/e", "new", "d/new", "no/such", "dangling"].map(|path| format!("{top}/{path}")).into();
-    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-    let mut handles = vec![b"\0\0\0\x63".to_vec(), b"bad".to_vec()];
-    let kinds: Vec<_> = KINDS.iter().filter(|kind| !matches!(kind.short(), "init" | "users-groups-by-id")).collect();
+/// What a client is told by `count` random requests, without what differs between two runs.
+fn random_answers(server: &mut Server, folder: &Path, seed: u64, count: usize) -> Vec<(String, String)> {
+    let names = ["f", "l", "d", "d/g", "d/e", "new", "d/new", "no/such", "dangling"];
+    let mut random = Random::new(seed, names.map(|name| format!("{}/{name}", folder.display())).into());
     let mut told = Vec::new();
     for _ in 0..count {
-        let kind = random.of(&kinds);
-        let handle = handles[random.below(handles.len())].clone();
-        let (first, second) = (random.of(&paths), random.of(&paths));
-        let mut rest = Vec::new();
-        let strings: Vec<&[u8]> = match kind.paths.len() {
-            0 if kind.then.is_handle() => vec![&handle],
-            0 if kind.short() == "home-directory" => vec![b"root"],
-            0 => vec![],
-            1 => vec![first.as_bytes()],
-            _ => vec![first.as_bytes(), second.as_bytes()],
-        };
-        let offset = random.below(40) as u64;
-        match kind.then {
-            Then::Flags => put_u32(&mut rest, random.below(64) as u32),
-            Then::Range => rest.extend([&offset.to_be_bytes()[..], &[0, 0, 0, 9]].concat()),
-            Then::Content => {
-                rest.extend(offset.to_be_bytes());
-                put_string(&mut rest, &b"some content"[..random.below(12)]);
-            }
-            Then::Copy => {
-                rest.extend([[0; 8], 5_u64.to_be_bytes()].concat());
-                put_string(&mut rest, &handles[random.below(handles.len())]);
-                rest.extend(offset.to_be_bytes());
-            }
-            _ => {}
-        }
-        match [0, 1, 4, 8, 13][random.below(5)] {
-            _ if !matches!(kind.then, Then::Flags | Then::Attributes | Then::HandleAttributes) => {}
-            flags => {
-                put_u32(&mut rest, flags);
-                rest.extend(if flags & 1 != 0 { (random.below(30) as u64).to_be_bytes().to_vec() } else { vec![] });
-                rest.extend(if flags & 4 != 0 { vec![0, 0, 1, 0o300] } else { vec![] });
-                rest.extend(if flags & 8 != 0 { vec![0, 0, 0, 1, 0, 0, 0, 2] } else { vec![] });
-            }
-        }
-        let mut reply = server.ask(kind, &strings, &rest);
-        match reply[0] {
-            HANDLE => handles.push(reply[9..].to_vec()),
-            ATTRS => reply.truncate(reply.len() - 8),
-            EXTENDED_REPLY if kind.short().ends_with("statvfs") => reply.truncate(21),
-            NAME if kind.short() == "readdir" => reply = vec![NAME],
-            _ => {}
-        }
-        if kind.short() == "close" && code(&reply) == Some(OK) {
-            handles.retain(|other| *other != handle);
-        }
-        told.push(format!("{} {first} {second} {handle:?} {rest:?}: {reply:?}", kind.short()));
+        let asked = random.next();
+        let reply = server.exchange(&asked.packet(7));
+        random.learn(&asked, &reply);
+        told.push((asked.shown(), asked.common(&reply, false)));
     }
     told
 }

@@ -9,6 +9,7 @@ pub mod keys;
 pub mod process;
 pub mod relay;
 pub mod router;
+pub mod sftp;
 pub mod sshd;
 pub mod store;
 pub mod tree;

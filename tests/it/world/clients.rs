@@ -131,6 +131,13 @@ impl Target {
         Session { input, output: Process::of_client(child) }
     }
 
+    /// `ssh -s … sftp`, to be given pipes.
+    pub fn subsystem(&self) -> Command {
+        let mut command = self.command("ssh");
+        command.arg("-p").arg(self.port.to_string()).args(["-s", &self.at(), "sftp"]);
+        command
+    }
+
     fn at(&self) -> String {
         format!("{}@127.0.0.1", self.user)
     }
