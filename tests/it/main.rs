@@ -6,6 +6,7 @@ mod world;
 #[allow(dead_code, reason = "the hostile client can do what the next attack wants")]
 mod raw;
 
+mod acknowledged;
 mod admin;
 mod attacks;
 mod audit;

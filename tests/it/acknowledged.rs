@@ -1,0 +1,274 @@
+//! Acknowledged means stored: uploads are cut at a random byte of either leg and either direction. What the client was told is on the
+//! upstream's disk, and so is what the audit says. `scripts/acknowledged` makes it long.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+use sftpproxy::sftp::OpenFlags;
+use sftpproxy::sftp::reply::{HANDLE, OK, STATUS};
+use sftpproxy::wire::{Reader, put_string, put_u32};
+
+use crate::random::{Random, code};
+use crate::world::clients::Target;
+use crate::world::process::{LIMIT, until};
+use crate::world::sftp::Sftp;
+use crate::world::tree::small_file;
+use crate::world::{Setup, USER, World, keys};
+
+/// Bytes of an upload, of each of its WRITEs, and how many of these are on their way at a time.
+const SIZE: usize = 400_000;
+const PIECE: usize = 16_000;
+const FLYING: usize = 8;
+
+/// The id of CLOSE; those of WRITEs are below.
+const CLOSE: u32 = 1_000_000;
+
+/// A relay whose connection is cut after so many bytes of one direction: 0 is up, 1 is down.
+struct Cutter {
+    port: u16,
+    limits: Arc<[AtomicUsize; 2]>,
+    passed: Arc<[AtomicUsize; 2]>,
+}
+
+impl Cutter {
+    fn start(to: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        let cutter = Self { port: listener.local_addr().unwrap().port(), limits: Arc::default(), passed: Arc::default() };
+        cutter.let_all_pass();
+        let (limits, passed) = (Arc::clone(&cutter.limits), Arc::clone(&cutter.passed));
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(("127.0.0.1", to)) else { break };
+                for (direction, [from, to]) in [[&near, &far], [&far, &near]].into_iter().enumerate() {
+                    let (from, to) = (from.try_clone().expect("a descriptor"), to.try_clone().expect("a descriptor"));
+                    let limit = limits[direction].load(Ordering::SeqCst);
+                    passed[direction].store(0, Ordering::SeqCst);
+                    let passed = Arc::clone(&passed);
+                    std::thread::spawn(move || pass(from, to, limit, &passed[direction]));
+                }
+            }
+        });
+        cutter
+    }
+
+    fn let_all_pass(&self) {
+        self.limits.iter().for_each(|limit| limit.store(usize::MAX, Ordering::SeqCst));
+    }
+
+    fn cut(&self, direction: usize, after: usize) {
+        self.limits[direction].store(after, Ordering::SeqCst);
+    }
+
+    /// How many bytes have passed in the last connection, by direction.
+    fn passed(&self) -> [usize; 2] {
+        [0, 1].map(|direction| self.passed[direction].load(Ordering::SeqCst))
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize, passed: &AtomicUsize) {
+    let mut buffer = vec![0; 16 * 1024];
+    let mut left = limit;
+    while left > 0
+        && let Ok(count @ 1..) = from.read(&mut buffer)
+    {
+        let count = count.min(left);
+        left -= count;
+        passed.fetch_add(count, Ordering::SeqCst);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// What the client of an upload was told.
+#[derive(Debug, Default)]
+struct Told {
+    /// The file's handle came.
+    opened: bool,
+    /// Which WRITEs were answered with OK.
+    written: Vec<usize>,
+    /// CLOSE was answered with OK.
+    closed: bool,
+}
+
+impl Told {
+    /// Notes an answer. There is no other than OK: nothing is wrong with the files.
+    fn note(&mut self, reply: &[u8]) {
+        assert_eq!((reply[0], code(reply)), (STATUS, OK));
+        match u32::from_be_bytes([reply[1], reply[2], reply[3], reply[4]]) {
+            CLOSE => self.closed = true,
+            id => self.written.push(id as usize),
+        }
+    }
+}
+
+fn piece(number: usize) -> std::ops::Range<usize> {
+    number * PIECE..SIZE.min((number + 1) * PIECE)
+}
+
+/// Uploads until it is done or cut. `eager`: CLOSE is sent right behind the last WRITE, without waiting for answers.
+fn upload(target: &Target, path: &Path, content: &[u8], eager: bool) -> Told {
+    let (mut told, mut sftp) = (Told::default(), Sftp::start(target));
+    talk(&mut sftp, &mut told, path, content, eager);
+    // Whatever still comes, also after sending has failed.
+    while let Some(reply) = if told.closed { sftp.reply_at_hand() } else { sftp.reply() } {
+        if reply[0] == STATUS {
+            told.note(&reply);
+        }
+    }
+    told
+}
+
+/// `None` = it was cut.
+fn talk(sftp: &mut Sftp, told: &mut Told, path: &Path, content: &[u8], eager: bool) -> Option<()> {
+    sftp.reply()?;
+    let mut open = vec![3, 0, 0, 0, 0];
+    put_string(&mut open, path.to_str().unwrap().as_bytes());
+    put_u32(&mut open, OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE);
+    put_u32(&mut open, 0);
+    sftp.send(&open).ok()?;
+    let reply = sftp.reply()?;
+    assert_eq!(reply[0], HANDLE);
+    told.opened = true;
+    let handle = Reader::new(&reply[5..]).string("handle").unwrap().to_vec();
+    let request = |kind: u8, id: u32| {
+        let mut request = [&[kind][..], &id.to_be_bytes()].concat();
+        put_string(&mut request, &handle);
+        request
+    };
+    let count = content.len().div_ceil(PIECE);
+    for number in 0..count {
+        while number - told.written.len() >= FLYING {
+            told.note(&sftp.reply()?);
+        }
+        let mut write = request(6, number as u32);
+        write.extend((number * PIECE).to_be_bytes());
+        put_string(&mut write, &content[piece(number)]);
+        sftp.send(&write).ok()?;
+    }
+    while !eager && told.written.len() < count {
+        told.note(&sftp.reply()?);
+    }
+    sftp.send(&request(4, CLOSE)).ok()?;
+    while !told.closed {
+        told.note(&sftp.reply()?);
+    }
+    Some(())
+}
+
+/// What is not on the disk of these bytes of the file.
+fn missing(path: &Path, content: &[u8], ranges: &[std::ops::Range<usize>]) -> Option<std::ops::Range<usize>> {
+    let stored = std::fs::read(path).unwrap_or_default();
+    ranges.iter().find(|range| stored.get((*range).clone()) != content.get((*range).clone())).cloned()
+}
+
+/// Compares what the audit says of an upload with the disk and with what the client was told.
+fn check_audit(events: &[Value], path: &Path, content: &[u8], told: &Told) -> Result<(), String> {
+    let name = format!("/{}", path.file_name().unwrap().to_str().unwrap());
+    let is_ours = |event: &&Value| {
+        let upload = event["kind"].as_str().is_some_and(|kind| kind.starts_with("upload-"));
+        upload && event["path"].as_str().is_some_and(|path| path.ends_with(&name))
+    };
+    let said: Vec<_> = events.iter().filter(is_ours).collect();
+    let event = match said[..] {
+        [] if !told.opened => return Ok(()),
+        [event] => event,
+        _ => return Err(format!("{} events", said.len())),
+    };
+    let bound = |pair: &Value, end: usize| pair[end].as_u64().expect("a bound") as usize;
+    let ranges: Vec<_> = event["ranges"].as_array().into_iter().flatten().map(|pair| bound(pair, 0)..bound(pair, 1)).collect();
+    if let Some(range) = missing(path, content, &ranges) {
+        return Err(format!("says that {range:?} is stored, which it is not"));
+    }
+    let within =
+        |number: &&usize| ranges.iter().any(|range| range.start <= piece(**number).start && piece(**number).end <= range.end);
+    if event.get("more_ranges").is_none() && !told.written.iter().all(|number| within(&number)) {
+        return Err("does not say of bytes that the client knows to be stored".to_owned());
+    }
+    let complete = event["kind"] == "upload-complete";
+    if complete && std::fs::read(path).unwrap() != content {
+        return Err("says complete of a file that is not".to_owned());
+    }
+    if told.closed && !complete {
+        return Err("says partial of what the client knows to be complete".to_owned());
+    }
+    Ok(())
+}
+
+fn events(audit: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(audit).unwrap_or_default();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Cuts uploads, and compares what the client, and the audit where there is one, were told with the disk. `watched`: with an audit.
+fn cut(watched: bool) {
+    let count: usize = std::env::var("ACKNOWLEDGED_CUTS").map_or(40, |text| text.parse().expect("a number of cuts"));
+    let audits = tempfile::tempdir().unwrap();
+    let audit = audits.path().join("audit");
+    let setting = if watched { format!("file:{}", audit.display()) } else { String::new() };
+    let world = World::with(Setup { settings: &[("AUDIT", &setting)], ..Setup::default() });
+    let legs = [Cutter::start(world.router.port), Cutter::start(world.sshd.port)];
+    let mut route = world.route();
+    route.iter_mut().filter(|(name, _)| *name == "port").for_each(|(_, port)| *port = legs[1].port.to_string());
+    world.store.put(USER, &[&keys::ed25519(USER)], &route);
+    let mut target = world.proxied(USER);
+    target.port = legs[0].port;
+    let source = world.client().join("source");
+    small_file(&source, SIZE, 9);
+    let content = std::fs::read(&source).unwrap();
+
+    let path = |number: usize| world.sshd.files.join(format!("cut-{number:04}"));
+    let mut uploads = vec![upload(&target, &path(0), &content, false)];
+    assert!(uploads[0].closed && std::fs::read(path(0)).unwrap() == content, "an upload that is not cut");
+    let usual = [legs[0].passed(), legs[1].passed()];
+    let seed = std::env::var("ACKNOWLEDGED_SEED").map_or(1, |text| text.parse().expect("a seed"));
+    println!(
+        "seed {seed}, {count} cuts; bytes of an upload, up and down: client's leg {:?}, upstream's {:?}",
+        usual[0], usual[1]
+    );
+    let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed) | 1);
+    let mut last = 0;
+    for number in 1..=count {
+        let (leg, direction, eager) = (random.below(2), random.below(4) / 3, random.below(2) == 0);
+        let after = 1 + random.below(usual[leg][direction]);
+        legs.iter().for_each(Cutter::let_all_pass);
+        legs[leg].cut(direction, after);
+        let told = upload(&target, &path(number), &content, eager);
+        let ranges: Vec<_> = told.written.iter().map(|number| piece(*number)).collect();
+        let lost = missing(&path(number), &content, &ranges);
+        assert_eq!(
+            lost, None,
+            "cut {number}, leg {leg}, direction {direction}, after {after} bytes: acknowledged and not stored"
+        );
+        assert!(!told.closed || std::fs::read(path(number)).unwrap() == content, "cut {number}: closed and not whole");
+        last += usize::from(!told.closed);
+        uploads.push(told);
+    }
+    let begun = uploads.iter().filter(|told| !told.closed && !told.written.is_empty()).count();
+    println!("{last} of {count} were cut before the client knew all, {begun} of them amid the writes");
+    assert!(last * 2 > count && begun * 4 > count, "{last} cut, {begun} amid the writes: this shows little");
+    if watched {
+        let proven = |events: &[Value], kind: &str| events.iter().filter(|event| event["kind"] == kind).count();
+        let ended = || proven(&events(&audit), "end") >= proven(&events(&audit), "login");
+        assert!(until(LIMIT, ended), "sessions without an end in the audit");
+        let events = events(&audit);
+        assert_eq!(proven(&events, "dropped"), 0);
+        for (number, told) in uploads.iter().enumerate() {
+            let said = check_audit(&events, &path(number), &content, told);
+            assert_eq!(said, Ok(()), "upload {number}, {told:?}");
+        }
+        let (complete, partial) = (proven(&events, "upload-complete"), proven(&events, "upload-partial"));
+        println!("the audit says complete {complete} times, partial {partial} times; 0 wrong");
+        assert!(complete > 0 && partial * 4 > count);
+    }
+}
+
+#[test]
+fn what_the_client_of_a_cut_upload_saw_acknowledged_is_stored() {
+    cut(false);
+}
