@@ -1,8 +1,10 @@
-"""The bars of issue 3, one table, and whether the medians of a run pass them."""
+"""The bars of issue 3 and the last one of issue 4, one table, and whether the medians of a run pass them."""
 
 import stats
 
 SSH2, LIBSSH, REUSE = "sftpproxy", "sftpproxy-libssh", "sftpproxy-reuse"
+#: The same relay looking at nothing and at everything.
+PLAIN, AUDIT = "sftpproxy-plain", "sftpproxy-audit"
 
 
 def bar(what, row, metric, peer, rule, limit):
@@ -36,6 +38,9 @@ def _table():
         # Flat: the slope from 200 to 1,000 sessions is not 10 % steeper than the one from 50 to 200.
         table.append(bar("memory, flat slope", "sessions", "last slope/slope before", peer, "at most", 1.1))
         table.append(bar("CPU of 1,000 idle sessions", "1000 sessions", "idle CPU %", peer, "at most", 0.5))
+    for row in ("get gcm", "put gcm"):
+        table.append(bar("audit and policy, CPU", row, "CPU s/GiB", AUDIT, f"at most × {PLAIN}", 1.03))
+    table.append(bar("audit and policy, STAT", "stat", "p50 µs", AUDIT, f"adds at most, to {PLAIN}", 5))
     return table
 
 
@@ -46,10 +51,13 @@ def judge(one, median):
     """(measured, passes) of a bar; both None when something it needs was not measured. `median(row, peer, metric)` gives figures."""
     row, metric, rule, limit = one["row"], one["metric"], one["rule"], one["limit"]
     value = median(row, one["peer"], metric)
-    if rule.startswith("adds"):
+    if rule.startswith("adds at most, to "):
+        other = median(row, rule.split()[-1], metric)
+        measured = None if None in (value, other) else value - other
+    elif rule.startswith("adds"):
         direct, other = median(row, "direct", metric), median(row, "openssh", metric)
         measured = stats.added(value, direct, other)
-    elif rule.endswith("openssh") or rule.endswith("direct"):
+    elif "×" in rule:
         measured = stats.ratio(value, median(row, rule.split()[-1], metric))
     else:
         measured = value

@@ -69,10 +69,15 @@ class Bars(unittest.TestCase):
         self.assertEqual(self.judged("at most", 12, {"us": 13}), (13, False))
         self.assertEqual(self.judged("adds at most × openssh", 0.1, {"us": 11, "direct": 10, "openssh": 20}), (0.1, True))
         self.assertEqual(self.judged("adds at most × openssh", 0.1, {"us": 12, "direct": 10, "openssh": 20}), (0.2, False))
+        self.assertEqual(self.judged("at most × sftpproxy-plain", 1.5, {"us": 15, "sftpproxy-plain": 10}), (1.5, True))
+        self.assertEqual(self.judged("at most × sftpproxy-plain", 1.5, {"us": 16, "sftpproxy-plain": 10}), (1.6, False))
+        self.assertEqual(self.judged("adds at most, to sftpproxy-plain", 5, {"us": 15, "sftpproxy-plain": 10}), (5, True))
+        self.assertEqual(self.judged("adds at most, to sftpproxy-plain", 5, {"us": 16, "sftpproxy-plain": 10}), (6, False))
 
     def test_what_was_not_measured_is_neither_passed_nor_failed(self):
         self.assertEqual(self.judged("at most × openssh", 1, {"us": 5}), (None, None))
         self.assertEqual(self.judged("at most", 1, {"openssh": 5}), (None, None))
+        self.assertEqual(self.judged("adds at most, to sftpproxy-plain", 1, {"us": 5}), (None, None))
 
     def test_every_bar_is_of_a_peer_that_there_is(self):
         names = {peer.name for peer in peers.load()}
@@ -80,7 +85,7 @@ class Bars(unittest.TestCase):
         self.assertEqual(len({tuple(one.values()) for one in bars.TABLE}), len(bars.TABLE))
 
     def test_every_bar_of_a_whole_run_finds_its_row(self):
-        figures = {(one["row"], peer, one["metric"]): 1.0 for one in bars.TABLE for peer in ("direct", one["peer"])}
+        figures = {(one["row"], peer, one["metric"]): 1.0 for one in bars.TABLE for peer in ("direct", bars.PLAIN, one["peer"])}
         figures |= {(one["row"], "openssh", one["metric"]): 2.0 for one in bars.TABLE}
         results = run_of(figures)
         self.assertTrue(all(bars.judge(one, results.median)[1] is not None for one in bars.TABLE))

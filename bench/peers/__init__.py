@@ -19,7 +19,7 @@ import pathlib
 import sys
 
 #: The order of the tables.
-DEFAULT = ("direct", "haproxy", "openssh", "proftpd", "sftpproxy", "sftpproxy_libssh", "sftpproxy_reuse")
+DEFAULT = ("direct", "haproxy", "openssh", "proftpd", "sftpproxy", "sftpproxy_libssh", "sftpproxy_reuse", "sftpproxy_plain", "sftpproxy_audit")
 
 
 class Running:

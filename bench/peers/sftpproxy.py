@@ -10,7 +10,8 @@ packages = ("redis-server",)
 settings = {"SFTPPROXY_UPSTREAM_LIBRARY": "ssh2"}
 
 
-def start(world, upstream, name=name, settings=settings):
+def start(world, upstream, name=name, settings=settings, record=None):
+    """`record`: options of `user add` beside those that say where the upstream is; None = a start directory."""
     # Routes in Redis, as a site has them; each instance has its own.
     port = world.port()
     prefix = f"{name}-{port}:"
@@ -33,6 +34,7 @@ def start(world, upstream, name=name, settings=settings):
     }
     pin = world.run("ssh-keygen", "-lf", world.folder / "upstream-host.pub").split()[1]
     add = [world.program, "user", "add", "bench", "--key", world.folder / "client.pub", "--remote", "127.0.0.1"]
-    add += ["--port", upstream.port, "--user", world.login, "--home", world.files, "--host-key", pin, "--yes"]
+    add += ["--port", upstream.port, "--user", world.login, "--host-key", pin, "--yes"]
+    add += ("--home", world.files) if record is None else record
     world.run(*add, env=environment)
     return Running(world.serve(name, [world.program], port, environment), port, "bench")

@@ -131,3 +131,16 @@ fn seeds(setup: Setup<'_>, fields: &[(&'static str, &str)]) {
 fn random_requests_pipelined_get_the_same_answers_direct_and_proxied() {
     seeds(Setup::default(), &[]);
 }
+
+#[test]
+fn random_requests_pipelined_get_the_same_answers_with_an_audit_and_a_policy_that_allows_everything() {
+    let audits = tempfile::tempdir().unwrap();
+    let setting = format!("file:{}", audits.path().join("audit").display());
+    seeds(Setup { settings: &[("AUDIT", &setting)], ..Setup::default() }, &[("rules", "/=all"), ("hash", "sha256")]);
+    let told = std::fs::read_to_string(audits.path().join("audit")).unwrap();
+    let operations = told.lines().filter(|line| line.contains("\"kind\":\"operation\"")).count();
+    assert!(
+        operations * 4 > number("DIFFERENTIAL_SEEDS", 3) * number("DIFFERENTIAL_OPERATIONS", 2000),
+        "the audit was on: {operations}"
+    );
+}
