@@ -8,6 +8,8 @@ pub mod wire;
 pub mod path;
 pub mod sftp;
 
+pub mod answerer;
+
 pub mod error;
 pub mod event;
 pub mod identity;
@@ -34,6 +36,8 @@ pub mod host_keys;
 
 pub mod leg;
 pub mod relay;
+
+pub mod explain;
 
 pub mod pipe;
 

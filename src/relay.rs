@@ -45,7 +45,7 @@ pub struct Control {
     upstream: Wake,
     /// Set once: no thread may go on.
     cut: AtomicBool,
-    /// Set once: the upstream's channel is open, the login is over.
+    /// Set once: the upstream's channel is open, or the router answers in its place; the login is over.
     opened: AtomicBool,
     /// Set when a side's thread is done.
     downstream_done: AtomicBool,
@@ -109,7 +109,7 @@ impl Control {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// The upstream's channel is open: the deadline of the login no longer holds.
+    /// The upstream's channel is open, or the router answers in its place: the deadline of the login no longer holds.
     pub fn open(&self) {
         self.opened.store(true, Ordering::SeqCst);
     }
@@ -360,7 +360,7 @@ impl Half {
             return Ok(false);
         }
         if let Some(fault) = self.control.reason() {
-            leg.explain(&said_to_user(&fault));
+            leg.explain(&fault.said_to_user());
         }
         self.close(leg, 1).map(|()| true)
     }
@@ -476,20 +476,6 @@ pub fn late() -> String {
 
 fn closed_by(side: Side) -> &'static str {
     if side == Side::Upstream { "the upstream closed the session" } else { "the client closed the session" }
-}
-
-/// What the user is told: enough to tell the administrator, nothing about the inside.
-fn said_to_user(fault: &Fault) -> String {
-    match fault.stage {
-        Stage::Find => "there is no server for you, or it cannot be looked up at the moment",
-        Stage::Dial => "your server cannot be reached",
-        Stage::Trust => "the identity of your server could not be verified, nothing was sent to it",
-        Stage::LogIn => "your server does not let the router in",
-        Stage::Open => "your server does not offer sftp",
-        _ => "the session was ended",
-    }
-    .to_owned()
-        + "; please tell your administrator"
 }
 
 #[cfg(test)]

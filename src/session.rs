@@ -14,6 +14,7 @@ use crate::audit::Audit;
 use crate::config::Config;
 use crate::downstream::{Accepted, Downstream, Judge, Terms, Verdict};
 use crate::error::{Fault, Side, Stage, shown, shown_bytes};
+use crate::explain::explain;
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
@@ -119,10 +120,12 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
         let route = &route;
         let upstream = thread::Builder::new().name(format!("upstream-{id}")).stack_size(STACK).spawn_scoped(scope, move || {
             let done = Done { control: waiting.control, side: Side::Upstream };
-            let Ok(route) = route else {
-                // Before the side is marked as done: the other thread must find nothing more to wait for.
-                drop(theirs);
-                return 0;
+            let route = match route {
+                Ok(route) => route,
+                Err(fault) => {
+                    tell((id, user), fault, waiting, theirs);
+                    return 0;
+                }
             };
             let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, theirs, since);
             drop(done);
@@ -233,7 +236,8 @@ fn relay_upstream(
     let mut upstream = match open_upstream(world, (id, user), route, waiting) {
         Ok(upstream) => upstream,
         Err(fault) => {
-            waiting.control.end(fault);
+            waiting.control.end(fault.clone());
+            tell((id, user), &fault, waiting, half);
             return (0, None);
         }
     };
@@ -248,6 +252,13 @@ fn relay_upstream(
     };
     let bytes = half.run(upstream.leg(), &mut watch, &|| None);
     (bytes, Some(upstream))
+}
+
+/// Tells a user why there is no upstream, in the upstream's place.
+fn tell((id, user): (u64, &UserName), fault: &Fault, waiting: Waiting<'_>, half: Half) {
+    let told = fault.said_to_user();
+    let requests = explain(waiting.control, half, &told);
+    log::info!("told session={id} user=\"{}\" requests={requests} text=\"{}\"", shown(user.as_str()), shown(&told));
 }
 
 fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {

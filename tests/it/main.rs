@@ -23,4 +23,5 @@ mod settings;
 mod signals;
 mod stores;
 mod tidy;
+mod told;
 mod transfer;
