@@ -9,6 +9,7 @@ pub mod path;
 pub mod sftp;
 
 pub mod answerer;
+pub mod rate;
 
 pub mod error;
 pub mod event;
@@ -35,6 +36,7 @@ pub mod ffi;
 pub mod host_keys;
 
 pub mod leg;
+pub mod limits;
 pub mod relay;
 
 pub mod explain;

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::error::{Fault, Side, Stage};
 use crate::leg::{Leg, Taken, Wake, Wants};
+use crate::rate::Rate;
 
 /// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
 pub const BUFFER: usize = 128 * 1024;
@@ -158,6 +159,10 @@ pub struct Half {
     taken: Took,
     /// The last [`Self::take`] stopped for want of room: the leg may hold bytes that poll(2) does not show.
     full: bool,
+    /// How fast this leg may be taken from.
+    rate: Option<Arc<Rate>>,
+    /// Until when the rate lets nothing be taken.
+    held: Option<Instant>,
     bytes: u64,
 }
 
@@ -203,6 +208,8 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         closing: Closing::Open,
         taken: Took::Open,
         full: false,
+        rate: None,
+        held: None,
         bytes: 0,
     };
     (
@@ -212,6 +219,11 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
 }
 
 impl Half {
+    /// The same, and bytes are taken from the leg no faster than this. What is not taken stays with the library, whose window closes.
+    pub fn limited(self, rate: Option<Arc<Rate>>) -> Self {
+        Self { rate, ..self }
+    }
+
     /// Relays until the session's end and returns the number of bytes that this leg's peer was given. `watch` sees each buffer
     /// received from the peer and may change it; its error ends the session. `deadline` holds until it is `None`.
     pub fn run(
@@ -238,7 +250,7 @@ impl Half {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
             let wake = self.pause(&mut pause, moved);
-            if !moved && let Err(what) = self.sleep(leg, earlier(until, wake), lingering.is_some()) {
+            if !moved && let Err(what) = self.sleep(leg, earlier(earlier(until, wake), self.held), lingering.is_some()) {
                 break Err(what);
             }
             if self.other_is_done() {
@@ -370,13 +382,16 @@ impl Half {
         self.full = false;
         while self.taken == Took::Open {
             self.full = self.outbox.is_full();
-            if self.full {
+            self.held = self.rate.as_ref().and_then(|rate| rate.held(Instant::now()));
+            if self.full || self.held.is_some() {
                 break;
             }
-            let mut buffer =
-                self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
+            let mut buffer = self.buffer();
             match leg.take(&mut buffer)? {
-                Taken::Bytes(_) => {
+                Taken::Bytes(count) => {
+                    if let Some(rate) = &self.rate {
+                        rate.took(count, Instant::now());
+                    }
                     watch(&mut buffer)?;
                     if !buffer.is_empty() {
                         // Fails only when the other thread is gone: then the bytes have nowhere to go.
@@ -411,6 +426,14 @@ impl Half {
         Ok(moved)
     }
 
+    /// An empty buffer, no larger than what the rate lets be taken at once.
+    fn buffer(&mut self) -> Vec<u8> {
+        let size = self.rate.as_ref().and_then(|rate| rate.piece()).unwrap_or(BUFFER);
+        let next = self.next.take().filter(|next| next.capacity() <= size);
+        let spare = || self.spare.try_recv().ok().filter(|_| size == BUFFER);
+        next.or_else(spare).unwrap_or_else(|| Vec::with_capacity(size))
+    }
+
     fn is_finished(&self, leg: &mut dyn Leg) -> bool {
         match self.side {
             // The sshd has closed: nothing can be put any more, everything it said is on its way.
@@ -433,7 +456,9 @@ impl Half {
     /// when it is: it has the rest to deliver, and a limit to set, first.
     fn sleep(&self, leg: &dyn Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
         let wants = Wants {
-            take: (self.taken == Took::Open && !self.full) || self.taken == Took::Eof || self.closing == Closing::Closed,
+            take: (self.taken == Took::Open && !self.full && self.held.is_none())
+                || self.taken == Took::Eof
+                || self.closing == Closing::Closed,
             put: self.is_blocked(),
         };
         let blocked = wants.put;

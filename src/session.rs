@@ -18,6 +18,7 @@ use crate::explain::explain;
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
+use crate::limits::Limits;
 use crate::relay::{Control, Half, halves};
 use crate::route::Route;
 use crate::sftp::Effect;
@@ -50,6 +51,8 @@ pub struct World {
     pub kept: Kept,
     /// Who is told what happens.
     pub audit: Audit,
+    /// How fast the users who are connected may transfer.
+    pub limits: Arc<Limits>,
 }
 
 /// A connection that has a permit.
@@ -113,7 +116,10 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     log_proven(id, &proven, &downstream);
     let route = find(world, &proven).inspect_err(|fault| control.end(fault.clone()));
 
+    let rates = route.as_ref().ok().and_then(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
+    let ours = ours.limited(rates.as_ref().map(|rates| Arc::clone(&rates.up)));
+    let theirs = theirs.limited(rates.as_ref().map(|rates| Arc::clone(&rates.down)));
     let waiting = Waiting { deadline, control: &control };
     thread::scope(|scope| {
         let (name, user) = (proven.user().as_str(), proven.user());
@@ -159,9 +165,31 @@ fn judge(world: Arc<World>) -> Judge {
 /// Finds the route of a user who has proven a key.
 fn find(world: &World, proven: &Proven) -> Result<Route, Fault> {
     let fault = |what| Fault::new(Side::Store, Stage::Find, what);
+    if let Some(message) = world.store.maintenance().map_err(|error| fault(error.0))? {
+        return Err(maintenance(&message));
+    }
     let record = world.store.record(proven.user()).map_err(|error| fault(error.0))?;
     let record = record.ok_or_else(|| fault("the user has no record; add one with: sftpproxy user add".into()))?;
-    Route::parse(proven.user(), &record, &world.config.defaults).map_err(|reasons| fault(format!("bad record: {reasons}")))
+    let route = Route::parse(proven.user(), &record, &world.config.defaults);
+    let route = route.map_err(|reasons| fault(format!("bad record: {reasons}")))?;
+    route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;
+    Ok(route)
+}
+
+/// Nobody is let in, or this user is not, as the operator wants it.
+fn maintenance(message: &str) -> Fault {
+    let what = format!("maintenance: {message}");
+    Fault::new(Side::Router, Stage::Find, shown(&what)).told(what)
+}
+
+/// Lets changed limits reach the sessions that run. An error is the lack of a thread.
+pub fn watch_limits(world: &Arc<World>) -> Result<(), String> {
+    let weak = Arc::downgrade(world);
+    world.limits.watch(move |user| {
+        let world = weak.upgrade()?;
+        let record = world.store.record(user).ok()??;
+        Route::parse(user, &record, &world.config.defaults).ok().map(|route| route.speed)
+    })
 }
 
 /// The client's side, from the proven key to the end.
@@ -256,6 +284,10 @@ fn relay_upstream(
 
 /// Tells a user why there is no upstream, in the upstream's place.
 fn tell((id, user): (u64, &UserName), fault: &Fault, waiting: Waiting<'_>, half: Half) {
+    if waiting.control.is_cut() {
+        // The client is gone, or the router ends.
+        return;
+    }
     let told = fault.said_to_user();
     let requests = explain(waiting.control, half, &told);
     log::info!("told session={id} user=\"{}\" requests={requests} text=\"{}\"", shown(user.as_str()), shown(&told));

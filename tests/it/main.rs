@@ -16,6 +16,7 @@ mod documents;
 mod faults;
 mod home;
 mod install;
+mod limits;
 mod login;
 mod policy;
 mod reuse;

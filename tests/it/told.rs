@@ -10,7 +10,7 @@ use crate::raw::{self, CHANNEL_CLOSE, Channel, Client};
 use crate::world::clients::installed;
 use crate::world::keys::{self, Key};
 use crate::world::process::free_port;
-use crate::world::{Setup, USER, World};
+use crate::world::{Kind, Setup, USER, World};
 
 const UNREACHED: &str = "your server cannot be reached; please tell your administrator";
 
@@ -176,4 +176,74 @@ fn a_client_that_says_nothing_or_asks_without_end_is_not_kept() {
     client.close(&channel).unwrap();
     drop(client);
     world.router.wait_for_line("told session=2 user=\"raw\" requests=16 ");
+}
+
+#[test]
+fn maintenance_refuses_new_logins_with_the_operators_words_and_leaves_running_sessions_alone() {
+    for store in [Kind::File, Kind::Redis] {
+        let world = World::with(Setup { store, ..Setup::default() });
+        world.add_user("bob", &keys::ed25519("bob"));
+        let shown = |text: &str| assert_eq!(world.command(&["maintenance", "show"]).success().trim(), text);
+        shown("off");
+        let mut running = world.proxied(USER).session();
+        running.ask("pwd", "Remote working directory");
+
+        world.command(&["maintenance", "on", "the disks are changed, back at 14:00"]).success();
+        for user in [USER, "bob"] {
+            assert_maintained(&world, user, "the disks are changed, back at 14:00");
+        }
+        running.ask("pwd", "Remote working directory");
+        assert_eq!(running.end(), 0);
+        world.command(&["maintenance", "off"]).success();
+        world.proxied(USER).sftp("pwd\n").success();
+        shown("off");
+
+        world.command(&["maintenance", "on", "we are moving you", "--user", "bob"]).success();
+        shown("USER  MESSAGE\nbob   we are moving you");
+        assert_maintained(&world, "bob", "we are moving you");
+        world.proxied(USER).sftp("pwd\n").success();
+        world.command(&["maintenance", "off", "--user", "bob"]).success();
+        world.proxied("bob").sftp("pwd\n").success();
+        shown("off");
+
+        for (arguments, fault) in [
+            (&["on", "two\nlines"][..], "one line"),
+            (&["on", " "], "empty"),
+            (&["on", "x", "--user", "nobody"], "no user \"nobody\""),
+            (&["off", "--user", "nobody"], "no user \"nobody\""),
+        ] {
+            let output = world.command(&[&["maintenance"], arguments].concat());
+            assert!(output.code == 2 && output.stderr.contains(fault), "{arguments:?}: {output:?}");
+        }
+        shown("off");
+    }
+}
+
+#[track_caller]
+fn assert_maintained(world: &World, user: &str, message: &str) {
+    let output = world.proxied(user).sftp("pwd\n");
+    assert!(
+        output.code != 0 && output.stderr.lines().any(|line| line.ends_with(&format!(": maintenance: {message}"))),
+        "{output:?}"
+    );
+    let end = format!("end session=*user=\"{user}\"*side=router stage=\"find\" reason=\"maintenance: {message}\"");
+    world.router.wait_for_line(&end);
+}
+
+#[test]
+fn a_stranger_learns_nothing_of_a_maintenance() {
+    let world = World::start();
+    world.command(&["maintenance", "on", "secret plans"]).success();
+    let output = world.proxied_with(USER, &keys::ed25519("stranger")).sftp("pwd\n");
+    assert!(output.code != 0 && !output.stderr.contains("secret"), "{output:?}");
+    assert!(output.stderr.contains("Permission denied"), "{output:?}");
+}
+
+#[test]
+fn what_redis_has_as_a_message_closes_the_router_whatever_it_is() {
+    let mut world = World::with(Setup { store: Kind::Redis, ..Setup::default() });
+    world.store.redis().set("pysftpproxy:maintenance", &format!("a\nb {}", "x".repeat(1000)));
+    let output = world.proxied(USER).sftp("pwd\n");
+    assert!(output.code != 0 && output.stderr.contains(": maintenance: a b xxx"), "{output:?}");
+    assert!(!output.stderr.contains(&"x".repeat(300)), "{output:?}");
 }

@@ -70,7 +70,7 @@ fn assert_serves(world: &World) {
 
 /// The router comes to rest soon and then stays so: no more than one clock tick of work in `period`.
 #[track_caller]
-fn assert_rests(router: &Router, period: Duration) {
+pub fn assert_rests(router: &Router, period: Duration) {
     let (pid, started) = (router.pid(), Instant::now());
     while started.elapsed() < 5 * period {
         let before = ticks(pid);
