@@ -159,6 +159,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_maintenance_is_written_above_all_tables_and_what_a_person_wrote_stays() {
+        let after = |text: &str, message: &str| {
+            let mut document = text.parse::<DocumentMut>().unwrap();
+            set_maintenance(&mut document, message);
+            document.to_string()
+        };
+        let file = "# ours\n\n# alice\n[users.alice]\nport = 1 # one\n";
+        let on = after(file, "back at 14:00");
+        assert_eq!(on, format!("maintenance = \"back at 14:00\"\n{file}"));
+        assert_eq!(after(&on, ""), file);
+        let commented = "# why\nmaintenance = \"x\" # since when\n[users.alice]\n";
+        assert_eq!(after(commented, ""), commented.replace("\"x\"", "\"\""));
+        assert_eq!(after(&after(commented, ""), "x"), commented);
+    }
+
+    #[test]
     fn comments_in_lists_stay_with_their_elements() {
         let list = |text: &str| text.parse::<DocumentMut>().unwrap();
         for (text, index, left) in [
