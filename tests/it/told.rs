@@ -45,9 +45,6 @@ fn each_client_shows_the_reason_and_ends_with_an_error() {
             assert_eq!(output.stderr.matches(UNREACHED).count(), 1, "{client} shows it more than once: {output:?}");
         }
     }
-    // What has no SFTP to show it in has it on standard error.
-    let output = user.ssh(&["-s", "sftp"]);
-    assert_eq!((output.code, output.stderr.contains(&format!("sftpproxy: {UNREACHED}"))), (1, true), "{output:?}");
     world.router.wait_for_lines("told session=*user=\"alice\" requests=1 text=\"your server cannot be reached", 1);
     world.router.wait_for_line("end session=*side=upstream stage=\"dial\" reason=\"127.0.0.1:*refused");
 }
