@@ -76,12 +76,36 @@ pub struct Fault {
     pub stage: Stage,
     /// What happened.
     pub what: String,
+    /// What the user is told, where it is not the stage's sentence.
+    pub told: Option<String>,
 }
 
 impl Fault {
     /// A fault at `side` in `stage`. `what` is lower case without a final dot; a peer's text in it has gone through [`shown`].
     pub fn new(side: Side, stage: Stage, what: impl Into<String>) -> Self {
-        Self { side, stage, what: what.into() }
+        Self { side, stage, what: what.into(), told: None }
+    }
+
+    /// The same, and this is what the user is told.
+    pub fn told(self, told: String) -> Self {
+        Self { told: Some(told), ..self }
+    }
+
+    /// What a user who has proven a key is told: enough to tell the administrator, nothing about the inside.
+    pub fn said_to_user(&self) -> String {
+        if let Some(told) = &self.told {
+            return told.clone();
+        }
+        match self.stage {
+            Stage::Find => "there is no server for you, or it cannot be looked up at the moment",
+            Stage::Dial => "your server cannot be reached",
+            Stage::Trust => "the identity of your server could not be verified, nothing was sent to it",
+            Stage::LogIn => "your server does not let the router in",
+            Stage::Open => "your server does not offer sftp",
+            _ => "the session was ended",
+        }
+        .to_owned()
+            + "; please tell your administrator"
     }
 }
 

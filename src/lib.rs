@@ -8,6 +8,9 @@ pub mod wire;
 pub mod path;
 pub mod sftp;
 
+pub mod answerer;
+pub mod rate;
+
 pub mod error;
 pub mod event;
 pub mod hash;
@@ -34,8 +37,10 @@ pub mod ffi;
 pub mod host_keys;
 
 pub mod leg;
+pub mod limits;
 pub mod relay;
 
+pub mod explain;
 pub mod watch;
 
 pub mod pipe;

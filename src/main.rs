@@ -146,17 +146,18 @@ fn serve(mut config: Config) -> Result<Ended, String> {
         signalled.signal();
     };
     ctrlc::set_handler(stop).map_err(|error| format!("signals: {error}"))?;
+    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit.audit(), limits: Arc::default() });
+    sftpproxy::session::watch_limits(&world)?;
     for listener in &listeners {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         log::info!(
             "listening on {address} store=\"{}\" host-keys=\"{}\" libssh={}",
-            store.describe(),
+            world.store.describe(),
             shown.join(", "),
             ffi::version()
         );
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit.audit() });
     let ended = server::serve(&world, listeners, &shutdown);
     audit.close(FLUSH);
     let ended = ended?;

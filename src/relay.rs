@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::error::{Fault, Side, Stage};
 use crate::leg::{Leg, Taken, Wake, Wants};
+use crate::rate::Rate;
 
 /// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
 pub const BUFFER: usize = 128 * 1024;
@@ -74,7 +75,7 @@ pub struct Control {
     upstream: Wake,
     /// Set once: no thread may go on.
     cut: AtomicBool,
-    /// Set once: the upstream's channel is open, the login is over.
+    /// Set once: the upstream's channel is open, or the router answers in its place; the login is over.
     opened: AtomicBool,
     /// Set when a side's thread is done.
     downstream_done: AtomicBool,
@@ -138,7 +139,7 @@ impl Control {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// The upstream's channel is open: the deadline of the login no longer holds.
+    /// The upstream's channel is open, or the router answers in its place: the deadline of the login no longer holds.
     pub fn open(&self) {
         self.opened.store(true, Ordering::SeqCst);
     }
@@ -189,6 +190,10 @@ pub struct Half {
     taken: Took,
     /// The last [`Self::take`] stopped for want of room: the leg may hold bytes that poll(2) does not show.
     full: bool,
+    /// How fast this leg may be taken from.
+    rate: Option<Arc<Rate>>,
+    /// Until when the rate lets nothing be taken.
+    held: Option<Instant>,
     bytes: u64,
 }
 
@@ -235,6 +240,8 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         closing: Closing::Open,
         taken: Took::Open,
         full: false,
+        rate: None,
+        held: None,
         bytes: 0,
     };
     (
@@ -244,6 +251,11 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
 }
 
 impl Half {
+    /// The same, and bytes are taken from the leg no faster than this. What is not taken stays with the library, whose window closes.
+    pub fn limited(self, rate: Option<Arc<Rate>>) -> Self {
+        Self { rate, ..self }
+    }
+
     /// Relays until the session's end and returns the number of bytes that this leg's peer was given. `watch` sees each buffer
     /// received from the peer and may change it; its error ends the session. `deadline` holds until it is `None`.
     pub fn run(mut self, leg: &mut dyn Leg, watch: &mut dyn Watch, deadline: &dyn Fn() -> Option<Instant>) -> u64 {
@@ -265,7 +277,7 @@ impl Half {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
             let wake = self.pause(&mut pause, moved);
-            if !moved && let Err(what) = self.sleep(leg, earlier(until, wake), lingering.is_some()) {
+            if !moved && let Err(what) = self.sleep(leg, earlier(earlier(until, wake), self.held), lingering.is_some()) {
                 break Err(what);
             }
             if self.other_is_done() {
@@ -391,7 +403,7 @@ impl Half {
             return Ok(false);
         }
         if let Some(fault) = self.control.reason() {
-            leg.explain(&said_to_user(&fault));
+            leg.explain(&fault.said_to_user());
         }
         self.close(leg, 1).map(|()| true)
     }
@@ -406,13 +418,16 @@ impl Half {
         while self.taken == Took::Open {
             moved |= self.pass_answer(watch);
             self.full = self.outbox.is_full();
-            if self.full {
+            self.held = self.rate.as_ref().and_then(|rate| rate.held(Instant::now()));
+            if self.full || self.held.is_some() {
                 break;
             }
-            let mut buffer =
-                self.next.take().or_else(|| self.spare.try_recv().ok()).unwrap_or_else(|| Vec::with_capacity(BUFFER));
+            let mut buffer = self.buffer();
             match leg.take(&mut buffer)? {
-                Taken::Bytes(_) => {
+                Taken::Bytes(count) => {
+                    if let Some(rate) = &self.rate {
+                        rate.took(count, Instant::now());
+                    }
                     watch.pass(&mut buffer)?;
                     if self.side == Side::Downstream {
                         self.answer = watch.answers();
@@ -466,6 +481,14 @@ impl Half {
         self.side == Side::Upstream && !self.answer.is_empty()
     }
 
+    /// An empty buffer, no larger than what the rate lets be taken at once.
+    fn buffer(&mut self) -> Vec<u8> {
+        let size = self.rate.as_ref().and_then(|rate| rate.piece()).unwrap_or(BUFFER);
+        let next = self.next.take().filter(|next| next.capacity() <= size);
+        let spare = || self.spare.try_recv().ok().filter(|_| size == BUFFER);
+        next.or_else(spare).unwrap_or_else(|| Vec::with_capacity(size))
+    }
+
     fn is_finished(&self, leg: &mut dyn Leg) -> bool {
         match self.side {
             // The sshd has closed: nothing can be put any more, everything it said is on its way.
@@ -488,7 +511,9 @@ impl Half {
     /// when it is: it has the rest to deliver, and a limit to set, first.
     fn sleep(&self, leg: &dyn Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
         let wants = Wants {
-            take: (self.taken == Took::Open && !self.full) || self.taken == Took::Eof || self.closing == Closing::Closed,
+            take: (self.taken == Took::Open && !self.full && self.held.is_none())
+                || self.taken == Took::Eof
+                || self.closing == Closing::Closed,
             put: self.is_blocked(),
         };
         let blocked = wants.put;
@@ -531,20 +556,6 @@ pub fn late() -> String {
 
 fn closed_by(side: Side) -> &'static str {
     if side == Side::Upstream { "the upstream closed the session" } else { "the client closed the session" }
-}
-
-/// What the user is told: enough to tell the administrator, nothing about the inside.
-fn said_to_user(fault: &Fault) -> String {
-    match fault.stage {
-        Stage::Find => "there is no server for you, or it cannot be looked up at the moment",
-        Stage::Dial => "your server cannot be reached",
-        Stage::Trust => "the identity of your server could not be verified, nothing was sent to it",
-        Stage::LogIn => "your server does not let the router in",
-        Stage::Open => "your server does not offer sftp",
-        _ => "the session was ended",
-    }
-    .to_owned()
-        + "; please tell your administrator"
 }
 
 #[cfg(test)]

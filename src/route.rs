@@ -1,8 +1,8 @@
 //! A user's record, parsed whole or refused: never a half valid route.
 //!
 //! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` (file of the private
-//! key for the upstream), `hostkey` (pins), `hash` and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a
-//! missing one.
+//! key for the upstream), `hostkey` (pins), `hash`, `maintenance` (why nobody is let in), `upload_limit` and `download_limit`, and those of the
+//! user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::policy::{self, Policy};
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 15] = [
+pub const FIELDS: [&str; 18] = [
     "remote",
     "port",
     "user",
@@ -26,6 +26,9 @@ pub const FIELDS: [&str; 15] = [
     "key",
     "hostkey",
     "hash",
+    "maintenance",
+    "upload_limit",
+    "download_limit",
     "read_only",
     "upload_only",
     "root",
@@ -38,6 +41,21 @@ pub const FIELDS: [&str; 15] = [
 
 /// Longest value of a field in bytes: a path and several pinned RSA keys fit.
 pub const MAX_FIELD: usize = 16 * 1024;
+
+/// Longest message of a maintenance in bytes: clients show it in one line.
+pub const MAX_MESSAGE: usize = 256;
+
+/// Largest limit in KiB a second, 10 GiB: more is a mistake in the unit.
+pub const MAX_SPEED: u32 = 10 * 1024 * 1024;
+
+/// How fast a user may transfer, in KiB (1,024 bytes) a second; 0 = as fast as may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Speed {
+    /// From the client to the upstream.
+    pub up: u32,
+    /// From the upstream to the client.
+    pub down: u32,
+}
 
 /// What an operator has said about a host's key.
 #[derive(Clone, PartialEq, Eq)]
@@ -109,6 +127,10 @@ pub struct Route {
     pub key: Option<PathBuf>,
     /// Pinned host keys; empty = `known_hosts` decides.
     pub pins: Vec<Pin>,
+    /// Why the user is not let in at present, in the operator's words.
+    pub maintenance: Option<String>,
+    /// How fast the user may transfer.
+    pub speed: Speed,
     /// What the user may do; `None` = everything.
     pub policy: Option<Arc<Policy>>,
     /// The digest of what is transferred that the audit is told; `None` = none.
@@ -136,6 +158,9 @@ impl Route {
         let key = field("key", |_| Ok(()));
         let pins = field("hostkey", |value| parse_pins(value).map(drop));
         let hash = field("hash", |value| parse_hash(value).map(drop));
+        let maintenance = field("maintenance", check_message);
+        let up = field("upload_limit", |value| parse_speed(value).map(drop));
+        let down = field("download_limit", |value| parse_speed(value).map(drop));
         policy::FIELDS.iter().for_each(|name| drop(field(name, |_| Ok(()))));
         let text = |name: &str| record.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let policy = Policy::parse(text).unwrap_or_else(|reasons| {
@@ -152,6 +177,8 @@ impl Route {
             home: home.or_else(|| defaults.home.clone()).map(|home| trim_home(&home)),
             key: key.map(PathBuf::from),
             pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
+            maintenance,
+            speed: Speed { up: speed_of(up), down: speed_of(down) },
             policy: policy.map(Arc::new),
             hash: hash.and_then(|hash| parse_hash(&hash).ok()),
         })
@@ -173,6 +200,29 @@ pub fn parse_port(text: &str) -> Result<u16, String> {
         Ok(0) | Err(_) => Err(format!("\"{}\" is not a port from 1 to 65535", shown(text))),
         Ok(port) => Ok(port),
     }
+}
+
+/// Reads a limit, 1 to [`MAX_SPEED`] KiB a second.
+pub fn parse_speed(text: &str) -> Result<u32, String> {
+    match text.trim().parse() {
+        Ok(speed @ 1..=MAX_SPEED) => Ok(speed),
+        _ => Err(format!("\"{}\" is not a number of KiB a second from 1 to {MAX_SPEED}", shown(text))),
+    }
+}
+
+fn speed_of(field: Option<String>) -> u32 {
+    field.map_or(0, |field| parse_speed(&field).unwrap_or_default())
+}
+
+/// Checks a message of a maintenance: one line, so that it can stand in an answer and in the log.
+pub fn check_message(text: &str) -> Result<(), String> {
+    if text.len() > MAX_MESSAGE {
+        return Err(format!("a message has at most {MAX_MESSAGE} bytes"));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("a message is one line without control characters".into());
+    }
+    Ok(())
 }
 
 /// Reads pins, separated by commas or line ends.
@@ -247,6 +297,22 @@ mod tests {
             (route.address().as_str(), route.login.as_str(), route.home.as_deref()),
             ("[::1]:32772", "root", Some("/srv"))
         );
+    }
+
+    #[test]
+    fn limits_and_messages_are_read_and_bounded() {
+        let alice = UserName::new("alice").unwrap();
+        let parsed = |fields: &[(&str, &str)]| Route::parse(&alice, &record(fields), &Defaults::default());
+        let route = parsed(&[("upload_limit", "2048"), ("maintenance", "back at 14:00")]).unwrap();
+        assert_eq!((route.speed, route.maintenance.as_deref()), (Speed { up: 2048, down: 0 }, Some("back at 14:00")));
+        assert_eq!(parsed(&[("upload_limit", ""), ("maintenance", "")]).unwrap().maintenance, None);
+        for bad in ["0", "-1", "1M", "10485761", "99999999999"] {
+            assert!(parsed(&[("download_limit", bad)]).unwrap_err().starts_with("download_limit: "), "{bad}");
+        }
+        let long = "x".repeat(MAX_MESSAGE + 1);
+        for bad in ["two\nlines", "\u{1b}[2J", &long] {
+            assert!(parsed(&[("maintenance", bad)]).unwrap_err().starts_with("maintenance: "), "{bad}");
+        }
     }
 
     #[test]

@@ -15,9 +15,11 @@ use crate::config::Config;
 use crate::downstream::{Accepted, Downstream, Judge, Refused, Terms, Verdict};
 use crate::error::{Fault, Side, Stage, shown};
 use crate::event::{Kind, Subject, What};
+use crate::explain::explain;
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
+use crate::limits::Limits;
 use crate::relay::{Control, Half, halves};
 use crate::route::Route;
 use crate::store::RouteStore;
@@ -45,6 +47,8 @@ pub struct World {
     pub kept: Kept,
     /// Who is told what happens.
     pub audit: Audit,
+    /// How fast the users who are connected may transfer.
+    pub limits: Arc<Limits>,
 }
 
 /// A connection that has a permit.
@@ -92,7 +96,7 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
         started.elapsed().as_secs_f64()
     );
     if let Some(teller) = told.teller {
-        let Fault { side, stage, what } = fault;
+        let Fault { side, stage, what, .. } = fault;
         let (up, down, time) = (told.up, told.down, started.elapsed());
         teller.send(What::End { side, stage, reason: what, up, down, time });
     }
@@ -118,22 +122,24 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     teller.send(What::Login {});
     let route = find(world, &proven).inspect_err(|fault| control.end(fault.clone()));
 
+    let rates = route.as_ref().ok().and_then(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
+    let ours = ours.limited(rates.as_ref().map(|rates| Arc::clone(&rates.up)));
+    let theirs = theirs.limited(rates.as_ref().map(|rates| Arc::clone(&rates.down)));
     let waiting = Waiting { deadline, control: &control };
     let watched = Watched::new(id, proven.user().as_str(), route.as_ref().ok(), &teller);
     thread::scope(|scope| {
-        let (user, route, watched, teller) = (proven.user(), &route, &watched, &teller);
+        let (user, route, watched) = (proven.user(), &route, &watched);
         let upstream = thread::Builder::new().name(format!("upstream-{id}")).stack_size(STACK).spawn_scoped(scope, move || {
             let done = Done { control: waiting.control, side: Side::Upstream };
-            let Ok(route) = route else {
-                // Before the side is marked as done: the other thread must find nothing more to wait for.
-                drop(theirs);
-                return 0;
+            let route = match route {
+                Ok(route) => route,
+                Err(fault) => {
+                    tell(watched, fault, waiting, theirs);
+                    return 0;
+                }
             };
-            let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, |upstream| {
-                tell_opened(teller, route, upstream);
-                theirs.run(upstream.leg(), &mut watched.replies(since), &|| None)
-            });
+            let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, theirs, (watched, since));
             drop(done);
             if let Some(upstream) = upstream {
                 world.kept.keep(user, route, upstream, waiting);
@@ -165,9 +171,31 @@ fn judge(world: Arc<World>) -> Judge {
 /// Finds the route of a user who has proven a key.
 fn find(world: &World, proven: &Proven) -> Result<Route, Fault> {
     let fault = |what| Fault::new(Side::Store, Stage::Find, what);
+    if let Some(message) = world.store.maintenance().map_err(|error| fault(error.0))? {
+        return Err(maintenance(&message));
+    }
     let record = world.store.record(proven.user()).map_err(|error| fault(error.0))?;
     let record = record.ok_or_else(|| fault("the user has no record; add one with: sftpproxy user add".into()))?;
-    Route::parse(proven.user(), &record, &world.config.defaults).map_err(|reasons| fault(format!("bad record: {reasons}")))
+    let route = Route::parse(proven.user(), &record, &world.config.defaults);
+    let route = route.map_err(|reasons| fault(format!("bad record: {reasons}")))?;
+    route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;
+    Ok(route)
+}
+
+/// Nobody is let in, or this user is not, as the operator wants it.
+fn maintenance(message: &str) -> Fault {
+    let what = format!("maintenance: {message}");
+    Fault::new(Side::Router, Stage::Find, shown(&what)).told(what)
+}
+
+/// Lets changed limits reach the sessions that run. An error is the lack of a thread.
+pub fn watch_limits(world: &Arc<World>) -> Result<(), String> {
+    let weak = Arc::downgrade(world);
+    world.limits.watch(move |user| {
+        let world = weak.upgrade()?;
+        let record = world.store.record(user).ok()??;
+        Route::parse(user, &record, &world.config.defaults).ok().map(|route| route.speed)
+    })
 }
 
 /// The client's side, from the proven key to the end.
@@ -201,18 +229,33 @@ fn relay_upstream(
     (id, user): (u64, &UserName),
     route: &Route,
     waiting: Waiting<'_>,
-    relay: impl FnOnce(&mut Upstream) -> u64,
+    half: Half,
+    (watched, proven): (&Watched<'_>, Instant),
 ) -> (u64, Option<Upstream>) {
     let mut upstream = match open_upstream(world, (id, user), route, waiting) {
         Ok(upstream) => upstream,
         Err(fault) => {
-            waiting.control.end(fault);
+            waiting.control.end(fault.clone());
+            tell(watched, &fault, waiting, half);
             return (0, None);
         }
     };
+    tell_opened(watched.teller(), route, &upstream);
     waiting.control.open();
-    let bytes = relay(&mut upstream);
+    let bytes = half.run(upstream.leg(), &mut watched.replies(Some(proven)), &|| None);
     (bytes, Some(upstream))
+}
+
+/// Tells a user why there is no upstream, in the upstream's place.
+fn tell(watched: &Watched<'_>, fault: &Fault, waiting: Waiting<'_>, half: Half) {
+    if waiting.control.is_cut() {
+        // The client is gone, or the router ends.
+        return;
+    }
+    let text = fault.said_to_user();
+    let requests = explain(waiting.control, half, &mut watched.replies(None), &text);
+    let (id, user) = watched.who();
+    log::info!("told session={id} user=\"{user}\" requests={requests} text=\"{}\"", shown(&text));
 }
 
 fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {

@@ -89,6 +89,16 @@ impl<'a> Watched<'a> {
         Self { id, user: shown(user), route, teller, books }
     }
 
+    /// The session's number, and its user as the log shows it.
+    pub fn who(&self) -> (u64, &str) {
+        (self.id, &self.user)
+    }
+
+    /// Who tells the audit.
+    pub fn teller(&self) -> &Teller {
+        self.teller
+    }
+
     /// What sees the client's bytes.
     pub fn requests(&self) -> RequestWatch<'_> {
         let home = self.route.and_then(|route| route.home.as_deref());
@@ -101,10 +111,11 @@ impl<'a> Watched<'a> {
         RequestWatch { watched: self, requests, answers: Vec::new() }
     }
 
-    /// What sees the upstream's bytes; `proven` is when the client had proven its key, for the log's line of the first reply.
-    pub fn replies(&self, proven: Instant) -> ReplyWatch<'_> {
+    /// What sees the upstream's bytes; `proven` is when the client had proven its key, for the log's line of the first reply. `None` = there
+    /// is no upstream, and the router answers.
+    pub fn replies(&self, proven: Option<Instant>) -> ReplyWatch<'_> {
         let replies = self.books.is_some().then(|| Replies::new(self.policy()).telling_content(self.takes_digests()));
-        ReplyWatch { watched: self, replies, proven: Some(proven) }
+        ReplyWatch { watched: self, replies, proven }
     }
 
     fn policy(&self) -> Option<Arc<Policy>> {

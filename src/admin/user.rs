@@ -16,11 +16,13 @@ use crate::route::{FIELDS, Pin, Record, Route, parse_pins};
 use crate::store::{Aim, StoreError, StoredKey};
 
 /// The options that are fields of the record: option, field, value, help.
-const OPTIONS: [(&str, &str, &str, &str); 14] = [
+const OPTIONS: [(&str, &str, &str, &str); 16] = [
     ("remote", "remote", "HOST", "Host name or address of the user's sshd; unset = localhost"),
     ("port", "port", "PORT", "Its port; unset = 22"),
     ("user", "user", "NAME", "The login there; unset = SFTPPROXY_CLIENT_USER, else the user's name"),
     ("home", "home", "PATH", "Start directory; unset = SFTPPROXY_HOME, else what the upstream says"),
+    ("upload-limit", "upload_limit", "KIB", "How fast the user's uploads may be, in KiB a second; unset = no limit"),
+    ("download-limit", "download_limit", "KIB", "The same of downloads"),
     ("upstream-key", "key", "FILE", "Private key for this upstream; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR"),
     ("hash", "hash", "NAME", "Digest of transfers for the audit: sha256 or blake3; unset = none"),
     ("read-only", "read_only", "YES", "yes: list and read, change nothing"),

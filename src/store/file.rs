@@ -1,4 +1,5 @@
 //! Routes in a TOML file that a person edits: `[users.NAME]` with the record's fields and `keys`, a list of public key lines.
+//! `maintenance = "…"` above them closes the router for everybody.
 //!
 //! The file is looked at (stat) at each look-up and read again when it changed. It is taken whole or refused whole: a file with a fault
 //! is told once in the log, by line, and the last good one stays in force. Our own commands edit the text in place, so that
@@ -156,6 +157,17 @@ impl RouteStore for FileStore {
 
     fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError> {
         Ok(self.table().users.get(user).map(|entry| entry.record.clone()))
+    }
+
+    fn maintenance(&self) -> Result<Option<String>, StoreError> {
+        Ok(self.table().maintenance.clone())
+    }
+
+    fn set_maintenance(&self, message: &str) -> Result<(), StoreError> {
+        self.change(|document, _| {
+            edit::set_maintenance(document, message);
+            Ok((true, ()))
+        })
     }
 
     fn users(&self) -> Result<Vec<UserName>, StoreError> {

@@ -1,6 +1,6 @@
 //! Where routes come from. One trait, two implementations: [`redis`] (the contract's data) and [`file`] (TOML).
 //!
-//! A store holds two maps and nothing else: key → user's name, user's name → record. It parses no record and proves nothing.
+//! A store holds two maps, key → user's name and user's name → record, and the message of a maintenance, nothing else. It parses no record and proves nothing.
 //! Each call is bounded in time by the store's own limits. A store that fails says so; it never answers "no such user" instead.
 
 use std::fmt;
@@ -69,6 +69,12 @@ pub trait RouteStore: Send + Sync {
 
     /// The user's record; `None` = there is no such user.
     fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError>;
+
+    /// Why nobody is let in at present, in the operator's words; `None` = everybody is.
+    fn maintenance(&self) -> Result<Option<String>, StoreError>;
+
+    /// Says so, or that everybody is let in again (an empty message).
+    fn set_maintenance(&self, message: &str) -> Result<(), StoreError>;
 
     /// All users' names, sorted.
     fn users(&self) -> Result<Vec<UserName>, StoreError>;

@@ -1,4 +1,5 @@
 //! Routes in Redis, in the contract's shape: `<prefix>pubkey:<B64>` is a string, the user's name; `<prefix>user:<name>` is a hash.
+//! Ours beside it: `<prefix>maintenance` is a string, which pysftpproxy never reads.
 //!
 //! Each call of a login is one command. A change is one transaction (WATCH, MULTI, EXEC): it happens whole or not at all, whoever else
 //! writes at the same time. Not here: connections and their faults, which are [`link`]'s. What Redis holds is not trusted to be text or
@@ -13,7 +14,7 @@ use super::{Aim, RouteStore, StoreError, StoredKey};
 use crate::config;
 use crate::error::{shown, shown_bytes};
 use crate::identity::{MAX_USER_NAME, PublicKey, UserName};
-use crate::route::{MAX_FIELD, Record};
+use crate::route::{MAX_FIELD, MAX_MESSAGE, Record};
 
 pub mod link;
 
@@ -45,6 +46,10 @@ impl RedisStore {
 
     fn user_entry(&self, user: &UserName) -> String {
         format!("{}user:{user}", self.prefix)
+    }
+
+    fn maintenance_entry(&self) -> String {
+        format!("{}maintenance", self.prefix)
     }
 
     fn fault(&self, what: impl std::fmt::Display) -> StoreError {
@@ -144,6 +149,23 @@ impl RouteStore for RedisStore {
         }
         let whole: Result<Record, String> = fields.into_iter().map(|(name, value)| text_field(&name, value)).collect();
         whole.map(Some).map_err(|reason| self.fault(format_args!("the record of user \"{}\": {reason}", shown(user.as_str()))))
+    }
+
+    fn maintenance(&self) -> Result<Option<String>, StoreError> {
+        let entry = self.maintenance_entry();
+        let range = |connection: &mut Connection| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_MESSAGE - 1).query(connection);
+        let value: Vec<u8> = self.links.ask(range)?;
+        // Whatever somebody has put there by hand is a wish that nobody be let in.
+        let text = String::from_utf8_lossy(&value).replace(char::is_control, " ");
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    fn set_maintenance(&self, message: &str) -> Result<(), StoreError> {
+        let entry = self.maintenance_entry();
+        self.links.ask(|connection| match message {
+            "" => cmd("DEL").arg(&entry).exec(connection),
+            message => cmd("SET").arg(&entry).arg(message).exec(connection),
+        })
     }
 
     fn users(&self) -> Result<Vec<UserName>, StoreError> {

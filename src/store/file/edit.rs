@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 
-use super::table::field_text;
+use super::table::{NUMBERS, field_text};
 use crate::identity::{PublicKey, UserName};
 use crate::route::{FIELDS, Record};
 
@@ -84,7 +84,7 @@ fn set(entry: &mut dyn TableLike, field: &str, value: &str) {
     }
     let decor = old.and_then(Item::as_value).map(|old| old.decor().clone());
     let mut new = match (field, value.parse::<i64>()) {
-        ("port", Ok(number)) => Value::from(number),
+        (name, Ok(number)) if NUMBERS.contains(&name) => Value::from(number),
         ("hostkey", _) if value.contains([',', '\n']) => {
             Value::Array(value.split([',', '\n']).map(str::trim).filter(|pin| !pin.is_empty()).collect())
         }
@@ -96,6 +96,17 @@ fn set(entry: &mut dyn TableLike, field: &str, value: &str) {
     match entry.get_mut(field) {
         Some(item) => *item = Item::Value(new),
         None => drop(entry.insert(field, Item::Value(new))),
+    }
+}
+
+/// Writes the message of a maintenance, or removes it (an empty one). What a person has written above it stays.
+pub fn set_maintenance(document: &mut DocumentMut, message: &str) {
+    let commented =
+        document.key("maintenance").and_then(|key| key.leaf_decor().prefix()?.as_str()).is_some_and(|text| text.contains('#'));
+    if message.is_empty() && !commented {
+        document.remove("maintenance");
+    } else {
+        set(document.as_table_mut(), "maintenance", message);
     }
 }
 
@@ -146,6 +157,22 @@ pub fn remove_key(document: &mut DocumentMut, user: &str, base64: &str) -> bool 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_maintenance_is_written_above_all_tables_and_what_a_person_wrote_stays() {
+        let after = |text: &str, message: &str| {
+            let mut document = text.parse::<DocumentMut>().unwrap();
+            set_maintenance(&mut document, message);
+            document.to_string()
+        };
+        let file = "# ours\n\n# alice\n[users.alice]\nport = 1 # one\n";
+        let on = after(file, "back at 14:00");
+        assert_eq!(on, format!("maintenance = \"back at 14:00\"\n{file}"));
+        assert_eq!(after(&on, ""), file);
+        let commented = "# why\nmaintenance = \"x\" # since when\n[users.alice]\n";
+        assert_eq!(after(commented, ""), commented.replace("\"x\"", "\"\""));
+        assert_eq!(after(&after(commented, ""), "x"), commented);
+    }
 
     #[test]
     fn comments_in_lists_stay_with_their_elements() {

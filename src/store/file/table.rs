@@ -7,7 +7,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
-use crate::route::{Defaults, FIELDS, Record, Route};
+use crate::route::{Defaults, FIELDS, Record, Route, check_message};
 
 /// One user.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,8 @@ pub struct Table {
     pub users: HashMap<UserName, Entry>,
     /// Whose each key is.
     pub owners: HashMap<PublicKey, UserName>,
+    /// Why nobody is let in.
+    pub maintenance: Option<String>,
     warnings: Vec<String>,
 }
 
@@ -43,9 +45,19 @@ pub fn parse(text: &str) -> Result<Table, String> {
     let document = Document::parse(text).map_err(|error| reader.at(error.span(), one_line(error.message())))?;
     let mut table = Table::default();
     for (name, item) in document.as_table() {
+        if name == "maintenance" {
+            let text = item.as_str().ok_or_else(|| "maintenance: expected a text in quotes".to_owned());
+            let message =
+                text.and_then(|text| check_message(text).map(|()| text).map_err(|reason| format!("maintenance: {reason}")));
+            let message = message.map_err(|reason| reader.at(item.span(), reason))?;
+            table.maintenance = (!message.is_empty()).then(|| message.to_owned());
+            continue;
+        }
         if name != "users" {
             let line = reader.line(document.as_table().key(name).and_then(toml_edit::Key::span).or(item.span()));
-            table.warnings.push(format!("line {line}: \"{}\" has no meaning here, only [users.NAME] has", shown(name)));
+            table
+                .warnings
+                .push(format!("line {line}: \"{}\" has no meaning here, only [users.NAME] and maintenance have", shown(name)));
             continue;
         }
         let users = item.as_table_like().ok_or_else(|| reader.at(item.span(), "users must be a table: [users.NAME]"))?;
@@ -117,6 +129,9 @@ impl Reader<'_> {
     }
 }
 
+/// Fields that may be written without quotes.
+pub const NUMBERS: [&str; 3] = ["port", "upload_limit", "download_limit"];
+
 /// The fields of a policy that may also be lists of texts.
 const LISTS: [&str; 4] = ["rules", "allow", "deny", "extensions"];
 
@@ -124,7 +139,7 @@ const LISTS: [&str; 4] = ["rules", "allow", "deny", "extensions"];
 pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
     match item.as_value() {
         Some(Value::String(text)) => Ok(text.value().clone()),
-        Some(Value::Integer(number)) if name == "port" => Ok(number.value().to_string()),
+        Some(Value::Integer(number)) if NUMBERS.contains(&name) => Ok(number.value().to_string()),
         Some(Value::Array(list)) if name == "hostkey" => {
             let texts: Option<Vec<_>> = list.iter().map(Value::as_str).collect();
             texts.map(|texts| texts.join(",")).ok_or_else(|| "hostkey: expected a list of texts".into())
@@ -138,7 +153,7 @@ pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
             let between = if name == "rules" { "; " } else { ", " };
             texts.map(|texts| texts.join(between)).ok_or_else(|| format!("{name}: expected a list of texts"))
         }
-        _ if name == "port" => Err("port: expected a number".into()),
+        _ if NUMBERS.contains(&name) => Err(format!("{name}: expected a number")),
         _ if name == "hostkey" => Err("hostkey: expected a text or a list of texts".into()),
         _ => Err(format!("{name}: expected a text in quotes")),
     }

@@ -53,12 +53,13 @@ fn open_raw(world: &World, route: &[(&str, String)]) -> (Client, Channel) {
     (client, channel)
 }
 
-/// What the user of a session that the router ended is told.
+/// What the user of `sftp` is told by an answer to the first request, once.
 #[track_caller]
 fn assert_told(output: &Output, what: &str) {
     assert_ne!(output.code, 0, "{output:?}");
-    let said = output.stderr.lines().any(|line| line == format!("sftpproxy: {what}; please tell your administrator"));
-    assert!(said, "the user is not told that {what}: {output:?}");
+    let line = format!(": {what}; please tell your administrator");
+    let said = output.stderr.lines().filter(|said| said.ends_with(&line)).count();
+    assert!(said == 1 && output.stderr.matches(what).count() == 1, "the user is not told once that {what}: {output:?}");
 }
 
 /// The next client is served.
@@ -69,7 +70,7 @@ fn assert_serves(world: &World) {
 
 /// The router comes to rest soon and then stays so: no more than one clock tick of work in `period`.
 #[track_caller]
-fn assert_rests(router: &Router, period: Duration) {
+pub fn assert_rests(router: &Router, period: Duration) {
     let (pid, started) = (router.pid(), Instant::now());
     while started.elapsed() < 5 * period {
         let before = ticks(pid);
