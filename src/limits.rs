@@ -1,7 +1,7 @@
 //! How fast the users who are connected may transfer, and the thread that learns when that was changed.
 //!
-//! A user's sessions share one [`Rate`] a direction. Only users whose record had a limit when they logged in are looked at again; a limit that is
-//! given to others holds from their next login on. With nobody to look at, the thread sleeps.
+//! A user's sessions share one [`Rate`] a direction. Only the records of users who transfer are looked at again, whether they had a limit or not:
+//! sessions that wait cost the store nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,6 +15,9 @@ use crate::route::Speed;
 
 /// How often records are looked at, which is how late a change may come: few enough questions for a store with a thousand such users.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// Bytes that a user must have moved since then: no limit is so low that who moves less would feel it.
+const LEAST: u64 = 4 * 1024;
 
 /// Both directions of a user.
 #[derive(Debug)]
@@ -33,18 +36,15 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The rates of a user whose record says `speed` now, shared with the user's other sessions; `None` = no limit.
-    pub fn of(&self, user: &UserName, speed: Speed) -> Option<Arc<Rates>> {
+    /// The rates of a user whose record says `speed` now, shared with the user's other sessions.
+    pub fn of(&self, user: &UserName, speed: Speed) -> Arc<Rates> {
         let mut users = self.lock();
-        let known = users.get(user).and_then(Weak::upgrade);
-        if known.is_none() && speed == Speed::default() {
-            return None;
-        }
-        let rates = known.unwrap_or_else(|| Arc::new(Rates { up: Arc::new(Rate::new(0)), down: Arc::new(Rate::new(0)) }));
+        let new = || Arc::new(Rates { up: Arc::new(Rate::new(0)), down: Arc::new(Rate::new(0)) });
+        let rates = users.get(user).and_then(Weak::upgrade).unwrap_or_else(new);
         rates.set(speed);
         users.insert(user.clone(), Arc::downgrade(&rates));
         self.came.notify_one();
-        Some(rates)
+        rates
     }
 
     /// Starts the thread; `look` says what a user's record has now, `None` when that cannot be said. An error is the lack of a thread.
@@ -60,13 +60,13 @@ impl Limits {
         thread::Builder::new().name("limits".into()).spawn(run).map(drop).map_err(|error| format!("no thread: {error}"))
     }
 
-    /// Waits until somebody with a limit is connected.
+    /// Waits until somebody is connected.
     fn wait(&self) {
         let users = self.came.wait_while(self.lock(), |users| users.is_empty());
         drop(users.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Looks at every user who is connected and forgets the others. The lock is not held while the store is asked.
+    /// Looks at every user who is connected and transfers, and forgets those who have gone. The lock is not held while the store is asked.
     fn refresh(&self, look: &impl Fn(&UserName) -> Option<Speed>) {
         let connected: Vec<_> = {
             let mut users = self.lock();
@@ -74,6 +74,9 @@ impl Limits {
             users.iter().filter_map(|(user, rates)| Some((user.clone(), rates.upgrade()?))).collect()
         };
         for (user, rates) in connected {
+            if rates.up.moved() + rates.down.moved() < LEAST {
+                continue;
+            }
             if let Some(speed) = look(&user)
                 && rates.set(speed)
             {
@@ -102,14 +105,21 @@ mod tests {
     #[test]
     fn sessions_of_a_user_share_their_rates_which_follow_the_record_and_are_forgotten_with_the_last() {
         let (limits, alice) = (Limits::default(), UserName::new("alice").unwrap());
-        assert!(limits.of(&alice, Speed::default()).is_none());
-        let one = limits.of(&alice, Speed { up: 8, down: 0 }).unwrap();
-        let two = limits.of(&alice, Speed { up: 8, down: 0 }).unwrap();
+        let one = limits.of(&alice, Speed::default());
+        let two = limits.of(&alice, Speed::default());
         assert!(Arc::ptr_eq(&one, &two));
+        limits.refresh(&|_| panic!("nothing was moved"));
+        let pieces = || {
+            one.down.took(1 << 20, std::time::Instant::now());
+            (one.up.piece(), one.down.piece())
+        };
+        assert_eq!(pieces(), (None, None));
+        limits.refresh(&|_| Some(Speed { up: 8, down: 0 }));
+        assert_eq!(pieces(), (Some(4096), None));
         limits.refresh(&|_| None);
-        assert_eq!((one.up.piece(), one.down.piece()), (Some(4096), None));
+        assert_eq!(pieces(), (Some(4096), None));
         limits.refresh(&|_| Some(Speed { up: 0, down: 64 }));
-        assert_eq!((one.up.piece(), one.down.piece()), (None, Some(8192)));
+        assert_eq!(pieces(), (None, Some(8192)));
         drop((one, two));
         limits.refresh(&|_| panic!("nobody is there"));
         assert!(limits.lock().is_empty());

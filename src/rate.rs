@@ -3,6 +3,7 @@
 //! Pure: time is a parameter. It is a token bucket that may go into debt by one piece: who has taken waits until what was taken is paid for at
 //! the rate, and then takes the next piece. Nothing sleeps here and nothing is held: the relay does not take, and the peer stops.
 
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,60 +22,68 @@ const PIECES: usize = 8;
 /// What may be saved up while nothing is taken: as long as a sleeping thread may come late, and no burst worth the name.
 const SAVED: Duration = Duration::from_millis(50);
 
-/// One direction's limit; all of a user's sessions share it. It may change at any time.
+/// One direction's limit, or that there is none; all of a user's sessions share it. It may change at any time.
 #[derive(Debug)]
-pub struct Rate(Mutex<State>);
-
-#[derive(Debug)]
-struct State {
+pub struct Rate {
     /// KiB a second; 0 = no limit.
-    kib: u32,
+    kib: AtomicU32,
+    /// Bytes taken since somebody asked.
+    moved: AtomicU64,
     /// When everything that was taken is paid for.
-    paid: Option<Instant>,
+    paid: Mutex<Option<Instant>>,
 }
 
 impl Rate {
     /// A limit in KiB a second; 0 = none.
     pub fn new(kib: u32) -> Self {
-        Self(Mutex::new(State { kib, paid: None }))
+        Self { kib: AtomicU32::new(kib), moved: AtomicU64::new(0), paid: Mutex::new(None) }
     }
 
     /// Another limit from now on; 0 = none. `true` = it was another one.
     pub fn set(&self, kib: u32) -> bool {
-        let mut state = self.lock();
-        let old = std::mem::replace(&mut state.kib, kib);
+        let old = self.kib.swap(kib, Ordering::Relaxed);
         // A debt at a low rate must not outlast it.
         if old != kib {
-            state.paid = None;
+            *self.paid() = None;
         }
         old != kib
     }
 
     /// Until when nothing may be taken; `None` = now.
     pub fn held(&self, now: Instant) -> Option<Instant> {
-        let state = self.lock();
-        state.paid.filter(|paid| state.kib > 0 && *paid > now)
+        if self.kib() == 0 { None } else { self.paid().filter(|paid| *paid > now) }
     }
 
     /// Says that `count` bytes were taken.
     pub fn took(&self, count: usize, now: Instant) {
-        let mut state = self.lock();
-        if state.kib == 0 {
+        self.moved.fetch_add(count as u64, Ordering::Relaxed);
+        let kib = self.kib();
+        if kib == 0 {
             return;
         }
-        let cost = Duration::from_secs_f64(count as f64 / (f64::from(state.kib) * f64::from(KIB)));
+        let cost = Duration::from_secs_f64(count as f64 / (f64::from(kib) * f64::from(KIB)));
         let earliest = now.checked_sub(SAVED).unwrap_or(now);
-        state.paid = Some(state.paid.unwrap_or(now).max(earliest) + cost);
+        let mut paid = self.paid();
+        *paid = Some(paid.unwrap_or(now).max(earliest) + cost);
     }
 
     /// How many bytes to take at once at most; `None` = there is no limit.
     pub fn piece(&self) -> Option<usize> {
-        let kib = self.lock().kib;
+        let kib = self.kib();
         (kib > 0).then(|| (kib as usize * KIB as usize / PIECES).clamp(SMALLEST, LARGEST))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Bytes taken since this was last asked.
+    pub fn moved(&self) -> u64 {
+        self.moved.swap(0, Ordering::Relaxed)
+    }
+
+    fn kib(&self) -> u32 {
+        self.kib.load(Ordering::Relaxed)
+    }
+
+    fn paid(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.paid.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

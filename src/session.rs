@@ -122,7 +122,7 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     teller.send(What::Login {});
     let route = find(world, &proven).inspect_err(|fault| control.end(fault.clone()));
 
-    let rates = route.as_ref().ok().and_then(|route| world.limits.of(proven.user(), route.speed));
+    let rates = route.as_ref().ok().map(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
     let ours = ours.limited(rates.as_ref().map(|rates| Arc::clone(&rates.up)));
     let theirs = theirs.limited(rates.as_ref().map(|rates| Arc::clone(&rates.down)));

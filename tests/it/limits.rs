@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::world::clients::installed;
 use crate::world::process::ticks;
 use crate::world::tree::big_file;
 use crate::world::{Kind, Setup, USER, World, keys};
@@ -85,6 +86,25 @@ fn a_limit_that_is_changed_or_taken_away_reaches_a_transfer_that_runs() {
     });
     let left = (changed.1 - changed.0).as_secs_f64();
     assert!((1.0..4.0).contains(&left), "16 MiB at 8 MiB/s take {left} s");
+}
+
+#[test]
+fn a_limit_for_a_user_without_one_reaches_a_transfer_that_runs() {
+    if !installed("lftp") {
+        return;
+    }
+    let world = limited(Kind::Redis, &[]);
+    big_file(&world.client().join("up"), 40 * MIB);
+    std::thread::scope(|scope| {
+        let world = &world;
+        // The client itself takes ten seconds.
+        let put = scope.spawn(move || world.proxied(USER).lftp("set net:limit-rate 0:4194304\nput up").success());
+        world.router.wait_for_line("open session=");
+        world.command(&["user", "add", USER, "--update", "--upload-limit", "100000"]).success();
+        world.router.wait_for_line("limit user=\"alice\" upload=100000 download=0");
+        assert!(!put.is_finished(), "the transfer was over before the limit came");
+        put.join().unwrap();
+    });
 }
 
 #[test]
