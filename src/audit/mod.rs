@@ -28,6 +28,9 @@ pub mod queue;
 mod redis;
 mod stream;
 
+/// How long events gather before the next are given out: short for who follows them, long beside the microseconds of waking a thread.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// How often the thread that makes lines looks whether something was lost.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -167,7 +170,17 @@ impl Desk {
     fn run(mut self, end: &Receiver<()>) {
         loop {
             match self.outlet.next_unless(end, TICK) {
-                Next::Item(event) => self.give(*event),
+                Next::Item(event) => {
+                    self.give(*event);
+                    let more =
+                        std::iter::from_fn(|| self.outlet.ready()).take(queue::MOST / 8).map(|event| *event).collect::<Vec<_>>();
+                    let few = more.len() < queue::MOST / 8;
+                    more.into_iter().for_each(|event| self.give(event));
+                    if few {
+                        // Deaf for a moment: a session that tells one event after another wakes this thread once, not each time.
+                        let _ = end.recv_timeout(GATHER);
+                    }
+                }
                 Next::Nothing => {}
                 Next::End => break,
             }
