@@ -31,6 +31,9 @@ mod stream;
 /// How long events gather before the next are given out: short for who follows them, long beside the microseconds of waking a thread.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// Events given out in a row: with more there is no time to be deaf.
+const MOST_AT_ONCE: usize = queue::MOST / 8;
+
 /// How often the thread that makes lines looks whether something was lost.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -172,11 +175,14 @@ impl Desk {
             match self.outlet.next_unless(end, TICK) {
                 Next::Item(event) => {
                     self.give(*event);
-                    let more =
-                        std::iter::from_fn(|| self.outlet.ready()).take(queue::MOST / 8).map(|event| *event).collect::<Vec<_>>();
-                    let few = more.len() < queue::MOST / 8;
-                    more.into_iter().for_each(|event| self.give(event));
-                    if few {
+                    let mut more = 0;
+                    while more < MOST_AT_ONCE
+                        && let Some(event) = self.outlet.ready()
+                    {
+                        self.give(*event);
+                        more += 1;
+                    }
+                    if more < MOST_AT_ONCE {
                         // Deaf for a moment: a session that tells one event after another wakes this thread once, not each time.
                         let _ = end.recv_timeout(GATHER);
                     }
