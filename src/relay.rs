@@ -352,7 +352,10 @@ impl Half {
             if self.answer_waits() {
                 break;
             }
-            match self.inbox.try_recv() {
+            let item = self.inbox.try_recv();
+            // Only a thread that has found no room sleeps for want of it, and it has found it before this item was taken.
+            freed |= item.is_ok() && self.inbox.len() + 1 >= DEPTH;
+            match item {
                 Ok(Item::Bytes(buffer)) => self.front = Some((buffer, 0)),
                 Ok(Item::Answer(answer)) => self.answer = answer,
                 Ok(Item::Eof) if self.closing == Closing::Open => self.closing = Closing::Eof,
@@ -364,7 +367,7 @@ impl Half {
                     break;
                 }
             }
-            (moved, freed) = (true, true);
+            moved = true;
         }
         if freed {
             self.control.wake_of(other(self.side)).wake();
@@ -417,7 +420,8 @@ impl Half {
         }
         while self.taken == Took::Open {
             moved |= self.pass_answer(watch);
-            self.full = self.outbox.is_full();
+            // An answer that has found no place must not be slept over, should there be one by now.
+            self.full = self.outbox.is_full() || self.answer_is_stuck(watch);
             self.held = self.rate.as_ref().and_then(|rate| rate.held(Instant::now()));
             if self.full || self.held.is_some() {
                 break;
@@ -468,12 +472,17 @@ impl Half {
     /// Passes answers on, if there are some and they have a place.
     fn pass_answer(&mut self, watch: &dyn Watch) -> bool {
         let is_upstream = self.side == Side::Upstream;
-        if self.answer.is_empty() || self.outbox.is_full() || (is_upstream && !watch.at_boundary()) {
+        if !self.answer_is_stuck(watch) || self.outbox.is_full() {
             return false;
         }
         let answer = std::mem::take(&mut self.answer);
         let _ = self.outbox.try_send(if is_upstream { Item::Bytes(answer) } else { Item::Answer(answer) });
         true
+    }
+
+    /// There is an answer that wants for nothing but a place.
+    fn answer_is_stuck(&self, watch: &dyn Watch) -> bool {
+        !self.answer.is_empty() && (self.side == Side::Downstream || watch.at_boundary())
     }
 
     /// There is an answer that must go into the reply stream before requests that came after it go on.
