@@ -6,7 +6,7 @@
 # also an option: SFTPPROXY_REDIS_HOST is `sftpproxy --redis-host …`, and the option wins. Values stand in single quotes, so that a
 # password may have any character but that quote. `sftpproxy check-config` tells what is wrong with them without starting.
 #
-# scripts/install makes /etc/sftpproxy/sftpproxy.env of this file, which is what the systemd service reads.
+# The systemd service reads another file: /etc/sftpproxy/sftpproxy.env (scripts/install) or /etc/default/sftpproxy (Debian package).
 
 # Addresses to listen on; empty = all, IPv4 and IPv6.
 # Value: IP[,IP…]

@@ -1,7 +1,9 @@
-//! The command line, made from the table of settings and the commands of `admin`.
+//! The command line, made from the table of settings and the commands of `admin`. `examples/dist.rs` makes the manual pages and the
+//! completions of shells from it.
 
 use clap::{Arg, ArgMatches, Command};
 
+use crate::admin;
 use crate::config::{Config, SETTINGS};
 
 /// The whole command. Settings stand before the subcommand, because a subcommand has options of the same name (`--port`).
@@ -27,6 +29,7 @@ pub fn command() -> Command {
         .args(settings)
         .subcommand(Command::new("serve").about("Serve (the default)"))
         .subcommand(Command::new("check-config").about("Check the settings and the files they name, without starting"))
+        .subcommands(admin::commands())
 }
 
 /// The settings that were given, and whatever is wrong with them: one line a fault.

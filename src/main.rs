@@ -34,7 +34,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 const MAX_BANNER: u64 = 16 * 1024;
 
 fn main() -> ExitCode {
-    let matches = cli::command().subcommands(admin::commands()).get_matches();
+    let matches = cli::command().get_matches();
     let serves = matches!(matches.subcommand(), None | Some(("serve", _)));
     if serves {
         ffi::with_small_heaps();

@@ -178,26 +178,3 @@ fn the_readmes_redis_cli_lines_make_the_user_that_they_say() {
     let life = server.ask(redis::cmd("TTL").arg(format!("pysftpproxy:pubkey:{}", alice.base64())));
     assert!(matches!(life, redis::Value::Int(1..=86_400)), "{life:?}");
 }
-
-#[test]
-fn the_manual_page_names_every_command_and_has_no_fault() {
-    let page = text("dist/sftpproxy.8");
-    for command in [
-        "serve",
-        "check-config",
-        "user add",
-        "user list",
-        "user show",
-        "user remove",
-        "key add",
-        "key list",
-        "key remove",
-        "host-key scan",
-    ] {
-        assert!(page.contains(command), "sftpproxy(8) does not name {command}");
-    }
-    if run(Command::new("sh").args(["-c", "command -v man"])).code == 0 {
-        let output = run(Command::new("man").args(["--warnings", "-Tutf8", "-l"]).arg(top().join("dist/sftpproxy.8")));
-        assert_eq!((output.code, output.stderr.as_str()), (0, ""));
-    }
-}

@@ -27,15 +27,24 @@ fn installation_puts_program_unit_manual_and_settings_in_place_and_keeps_setting
     let unit = std::fs::read_to_string(path("etc/systemd/system/sftpproxy.service")).unwrap();
     assert!(unit.contains("\nExecStart=/usr/bin/sftpproxy\n") && unit.contains("\nType=notify\n"), "{unit}");
     let settings = std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap();
-    let lines: Vec<_> = settings.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).collect();
-    let expected: Vec<_> = SETTINGS.iter().map(|setting| format!("{}='{}'", setting.variable(), setting.default)).collect();
+    let lines: Vec<_> = settings.lines().filter(|line| line.starts_with("#SFTPPROXY_")).collect();
+    let expected: Vec<_> = SETTINGS.iter().map(|setting| format!("#{}='{}'", setting.variable(), setting.default)).collect();
     assert_eq!(lines, expected);
+    assert!(settings.lines().all(|line| line.starts_with('#') || line.is_empty()), "something is set: {settings}");
+    for name in ["bash-completion/completions/sftpproxy", "man/man8/sftpproxy-user.8"] {
+        assert_eq!(mode(&format!("usr/share/{name}")), 0o644);
+    }
 
     std::fs::write(path("etc/sftpproxy/sftpproxy.env"), "SFTPPROXY_PORT='2222'\n").unwrap();
     install(folder.path(), &[]);
     assert_eq!(std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap(), "SFTPPROXY_PORT='2222'\n");
     install(folder.path(), &["--uninstall"]);
-    for name in ["usr/bin/sftpproxy", "etc/systemd/system/sftpproxy.service", "usr/share/man/man8/sftpproxy.8"] {
+    for name in [
+        "usr/bin/sftpproxy",
+        "etc/systemd/system/sftpproxy.service",
+        "usr/share/man/man8/sftpproxy.8",
+        "usr/share/man/man8/sftpproxy-key.8",
+    ] {
         assert!(!path(name).exists(), "{name} is still there");
     }
     assert!(path("etc/sftpproxy/sftpproxy.env").exists(), "an operator's settings are gone");

@@ -13,6 +13,7 @@ mod audit;
 mod bench;
 mod contract;
 mod differential;
+mod dist;
 mod docker_case;
 mod documents;
 mod faults;
