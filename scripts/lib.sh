@@ -39,6 +39,7 @@ have() {
         openssh-client) command -v sftp >/dev/null && command -v ssh-keygen >/dev/null ;;
         openssh-server) [ -x /usr/sbin/sshd ] ;;
         python3-matplotlib) /usr/bin/python3 -c 'import matplotlib' 2>/dev/null ;;
+        dpkg-dev) command -v dpkg-shlibdeps >/dev/null ;;
         haproxy) [ -x /usr/sbin/haproxy ] ;;
         proftpd-core) [ -x /usr/sbin/proftpd ] ;;
         proftpd-mod-crypto) [ -e /usr/lib/proftpd/mod_sftp.so ] ;;
