@@ -44,6 +44,8 @@ have() {
         proftpd-core) [ -x /usr/sbin/proftpd ] ;;
         proftpd-mod-crypto) [ -e /usr/lib/proftpd/mod_sftp.so ] ;;
         proftpd-mod-proxy) [ -e /usr/lib/proftpd/mod_proxy.so ] ;;
+        xvfb) command -v Xvfb >/dev/null ;;
+        imagemagick) command -v import >/dev/null ;;
         putty-tools) command -v psftp >/dev/null && command -v puttygen >/dev/null ;;
         *) command -v "$1" >/dev/null ;;
     esac
@@ -123,6 +125,30 @@ rust_fits() {
 need_build() {
     install_missing build-essential pkg-config libssh-dev libssl-dev zlib1g-dev
     need_rust
+}
+
+# throwaway_sshd HOST_KEY AUTHORIZED_KEYS: the configuration of an sshd on loopback that runs as who runs this and does nothing but SFTP, without a
+# port. It refuses an account whose password is locked with "!" unless PAM decides.
+throwaway_sshd() {
+    local pam=no
+    if [ "$(id -u)" = 0 ]; then
+        [ -d /run/sshd ] || mkdir -m 755 /run/sshd
+        if grep -q '^root:!' /etc/shadow; then pam=yes; fi
+    fi
+    cat <<END
+ListenAddress 127.0.0.1
+HostKey "$1"
+AuthorizedKeysFile "$2"
+PidFile none
+StrictModes no
+UsePAM $pam
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+ForceCommand internal-sftp
+DisableForwarding yes
+Subsystem sftp internal-sftp
+END
 }
 
 # await SECONDS COMMAND…: runs the command until it succeeds.
