@@ -144,9 +144,41 @@ export SFTPPROXY_DRAIN_TIMEOUT='30'
 # Value: NUMBER
 export SFTPPROXY_MAX_SESSIONS='1000'
 
-# Connections at the same time that have not yet proven a key.
-# Value: NUMBER
+# Connections at the same time that have not yet proven a key; 10:30:100 = from 10 on 30 % are refused by chance, all from 100 on.
+# Value: NUMBER|START:RATE:FULL
 export SFTPPROXY_MAX_STARTUPS='300'
+
+# Connections at the same time from one source; 0 = no limit of its own.
+# Value: NUMBER
+export SFTPPROXY_MAX_SOURCE_SESSIONS='0'
+
+# Those of one source that have not yet proven a key; 0 = no limit of its own.
+# Value: NUMBER
+export SFTPPROXY_MAX_SOURCE_STARTUPS='0'
+
+# Sessions at the same time of a user whose record has no max_sessions; 0 = no limit.
+# Value: NUMBER
+export SFTPPROXY_MAX_USER_SESSIONS='0'
+
+# Length of the prefix, of IPv4 and IPv6, within which addresses are one source.
+# Value: BITS:BITS
+export SFTPPROXY_SOURCE_BLOCKS='32:64'
+
+# Nobody from elsewhere is let in; empty = everybody may come.
+# Value: NETWORK[,NETWORK…]
+export SFTPPROXY_ALLOW_FROM=''
+
+# Nobody from there is let in, even if allowed.
+# Value: NETWORK[,NETWORK…]
+export SFTPPROXY_DENY_FROM=''
+
+# What a source owes for each fault; it is refused once that adds up to min. As sshd's PerSourcePenalties.
+# Value: off|WORDS
+export SFTPPROXY_PENALTIES='authfail:5s noauth:1s grace-exceeded:10s min:15s max:10m'
+
+# Whose faults cost nothing: by default loopback and private networks, where many users may be behind one address.
+# Value: none|NETWORK[,NETWORK…]
+export SFTPPROXY_PENALTY_EXEMPT='127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,fe80::/10'
 
 # Keys that a client may offer before it is disconnected.
 # Value: NUMBER

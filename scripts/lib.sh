@@ -41,6 +41,7 @@ have() {
         python3-matplotlib) /usr/bin/python3 -c 'import matplotlib' 2>/dev/null ;;
         dpkg-dev) command -v dpkg-shlibdeps >/dev/null ;;
         haproxy) [ -x /usr/sbin/haproxy ] ;;
+        fail2ban) command -v fail2ban-regex >/dev/null ;;
         proftpd-core) [ -x /usr/sbin/proftpd ] ;;
         proftpd-mod-crypto) [ -e /usr/lib/proftpd/mod_sftp.so ] ;;
         proftpd-mod-proxy) [ -e /usr/lib/proftpd/mod_proxy.so ] ;;
@@ -79,7 +80,7 @@ apt_install() {
 # We want programs, not services: nobody who tries this out asked for an sshd at port 22.
 without_services() {
     local policy=/usr/sbin/policy-rc.d ours='' status=0 unit had=()
-    for unit in ssh.service redis-server.service haproxy.service proftpd.service; do
+    for unit in ssh.service redis-server.service haproxy.service proftpd.service fail2ban.service; do
         if systemctl cat "$unit" >/dev/null 2>&1; then had+=("$unit"); fi
     done
     if [ ! -e $policy ]; then
@@ -90,7 +91,7 @@ without_services() {
     ("$@") || status=$?
     [ -z "$ours" ] || as_root rm -f $policy
     [ $status = 0 ] || exit $status
-    for unit in ssh.service redis-server.service haproxy.service proftpd.service; do
+    for unit in ssh.service redis-server.service haproxy.service proftpd.service fail2ban.service; do
         case " ${had[*]-} " in *" $unit "*) continue ;; esac
         if systemctl cat "$unit" >/dev/null 2>&1; then
             as_root systemctl -q disable "$unit" >/dev/null 2>&1 || true

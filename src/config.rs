@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod admission;
 pub mod audit;
 
 use crate::error::shown;
@@ -139,7 +140,40 @@ pub const SETTINGS: &[Setting] = &[
     setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),
     setting("max-sessions", "1000", "NUMBER", "Connections at the same time."),
-    setting("max-startups", "300", "NUMBER", "Connections at the same time that have not yet proven a key."),
+    setting(
+        "max-startups",
+        "300",
+        "NUMBER|START:RATE:FULL",
+        "Connections at the same time that have not yet proven a key; 10:30:100 = from 10 on 30 % are refused by chance, all from 100 on.",
+    ),
+    setting("max-source-sessions", "0", "NUMBER", "Connections at the same time from one source; 0 = no limit of its own."),
+    setting("max-source-startups", "0", "NUMBER", "Those of one source that have not yet proven a key; 0 = no limit of its own."),
+    setting(
+        "max-user-sessions",
+        "0",
+        "NUMBER",
+        "Sessions at the same time of a user whose record has no max_sessions; 0 = no limit.",
+    ),
+    setting(
+        "source-blocks",
+        "32:64",
+        "BITS:BITS",
+        "Length of the prefix, of IPv4 and IPv6, within which addresses are one source.",
+    ),
+    setting("allow-from", "", "NETWORK[,NETWORK…]", "Nobody from elsewhere is let in; empty = everybody may come."),
+    setting("deny-from", "", "NETWORK[,NETWORK…]", "Nobody from there is let in, even if allowed."),
+    setting(
+        "penalties",
+        "authfail:5s noauth:1s grace-exceeded:10s min:15s max:10m",
+        "off|WORDS",
+        "What a source owes for each fault; it is refused once that adds up to min. As sshd's PerSourcePenalties.",
+    ),
+    setting(
+        "penalty-exempt",
+        "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,fe80::/10",
+        "none|NETWORK[,NETWORK…]",
+        "Whose faults cost nothing: by default loopback and private networks, where many users may be behind one address.",
+    ),
     setting("max-offered-keys", "20", "NUMBER", "Keys that a client may offer before it is disconnected."),
     setting("banner", "", "FILE", "Text shown to clients before they log in."),
     setting("ciphers", CIPHERS, "LIST", "Ciphers towards clients."),
@@ -288,10 +322,6 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Sessions' time after the first signal.
     pub drain_timeout: Duration,
-    /// Connections.
-    pub sessions: usize,
-    /// Connections that have not proven a key.
-    pub startups: usize,
 }
 
 /// The log.
@@ -328,6 +358,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Bounds.
     pub limits: Limits,
+    /// Who may come in.
+    pub admission: admission::Admission,
     /// The log.
     pub log: Log,
     /// The audit.
@@ -414,12 +446,8 @@ impl Config {
             store: values.path("routes-file").map_or_else(|| Store::Redis(redis.clone()), Store::File),
             downstream: downstream(&mut values),
             upstream: upstream(&mut values, &state_dir, home),
-            limits: Limits {
-                login_timeout: values.seconds("login-timeout"),
-                drain_timeout: values.seconds("drain-timeout"),
-                sessions: values.number("max-sessions", 1, 100_000) as usize,
-                startups: values.number("max-startups", 1, 100_000) as usize,
-            },
+            limits: Limits { login_timeout: values.seconds("login-timeout"), drain_timeout: values.seconds("drain-timeout") },
+            admission: admission::parse(&mut values),
             log: Log {
                 filter: log_filter(&mut values),
                 file: values.path("log-file"),

@@ -16,6 +16,7 @@ pub mod event;
 pub mod hash;
 pub mod identity;
 pub mod known_hosts;
+pub mod network;
 
 pub mod policy;
 pub mod route;
@@ -49,6 +50,8 @@ pub mod downstream;
 pub mod upstream;
 
 pub mod session;
+
+pub mod bans;
 
 pub mod registry;
 pub mod server;

@@ -12,6 +12,7 @@ use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
 use file_rotate::{ContentLimit, FileRotate};
 use sftpproxy::account::Account;
+use sftpproxy::admission::Admission;
 use sftpproxy::audit;
 use sftpproxy::config::{Config, Log, SETTINGS, Store, unknown_variables};
 use sftpproxy::ffi::{self, Bind, BindOptions};
@@ -146,8 +147,10 @@ fn serve(mut config: Config) -> Result<Ended, String> {
         signalled.signal();
     };
     ctrlc::set_handler(stop).map_err(|error| format!("signals: {error}"))?;
-    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit.audit(), limits: Arc::default() });
+    let (admission, audit_of) = (Admission::new(config.admission.clone()), audit.audit());
+    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits: Arc::default(), admission });
     sftpproxy::session::watch_limits(&world)?;
+    sftpproxy::bans::watch(&world)?;
     for listener in &listeners {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         log::info!(

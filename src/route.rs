@@ -1,8 +1,8 @@
 //! A user's record, parsed whole or refused: never a half valid route.
 //!
 //! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` (file of the private
-//! key for the upstream), `hostkey` (pins), `hash`, `maintenance` (why nobody is let in), `upload_limit` and `download_limit`, and those of the
-//! user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
+//! key for the upstream), `hostkey` (pins), `hash`, `maintenance` (why nobody is let in), `from` (networks the user may come from),
+//! `max_sessions`, `upload_limit` and `download_limit`, and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,14 @@ use std::sync::Arc;
 use crate::error::shown;
 use crate::hash::Algorithm;
 use crate::identity::{Fingerprint, PublicKey, UserName};
+use crate::network::Networks;
 use crate::policy::{self, Policy};
 
 /// A record as a store holds it: field names and values.
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 18] = [
+pub const FIELDS: [&str; 20] = [
     "remote",
     "port",
     "user",
@@ -27,6 +28,8 @@ pub const FIELDS: [&str; 18] = [
     "hostkey",
     "hash",
     "maintenance",
+    "from",
+    "max_sessions",
     "upload_limit",
     "download_limit",
     "read_only",
@@ -44,6 +47,9 @@ pub const MAX_FIELD: usize = 16 * 1024;
 
 /// Longest message of a maintenance in bytes: clients show it in one line.
 pub const MAX_MESSAGE: usize = 256;
+
+/// Most sessions that a record may allow.
+const MAX_SESSIONS: usize = 100_000;
 
 /// Largest limit in KiB a second, 10 GiB: more is a mistake in the unit.
 pub const MAX_SPEED: u32 = 10 * 1024 * 1024;
@@ -129,6 +135,10 @@ pub struct Route {
     pub pins: Vec<Pin>,
     /// Why the user is not let in at present, in the operator's words.
     pub maintenance: Option<String>,
+    /// Where the user may log in from; empty = everywhere.
+    pub from: Networks,
+    /// How many sessions the user may have at the same time; `None` = as the setting says.
+    pub max_sessions: Option<usize>,
     /// How fast the user may transfer.
     pub speed: Speed,
     /// What the user may do; `None` = everything.
@@ -159,6 +169,8 @@ impl Route {
         let pins = field("hostkey", |value| parse_pins(value).map(drop));
         let hash = field("hash", |value| parse_hash(value).map(drop));
         let maintenance = field("maintenance", check_message);
+        let from = field("from", |value| Networks::parse(value).map(drop));
+        let sessions = field("max_sessions", |value| parse_sessions(value).map(drop));
         let up = field("upload_limit", |value| parse_speed(value).map(drop));
         let down = field("download_limit", |value| parse_speed(value).map(drop));
         policy::FIELDS.iter().for_each(|name| drop(field(name, |_| Ok(()))));
@@ -178,6 +190,8 @@ impl Route {
             key: key.map(PathBuf::from),
             pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
             maintenance,
+            from: from.and_then(|from| Networks::parse(&from).ok()).unwrap_or_default(),
+            max_sessions: sessions.and_then(|sessions| parse_sessions(&sessions).ok()),
             speed: Speed { up: speed_of(up), down: speed_of(down) },
             policy: policy.map(Arc::new),
             hash: hash.and_then(|hash| parse_hash(&hash).ok()),
@@ -207,6 +221,14 @@ pub fn parse_speed(text: &str) -> Result<u32, String> {
     match text.trim().parse() {
         Ok(speed @ 1..=MAX_SPEED) => Ok(speed),
         _ => Err(format!("\"{}\" is not a number of KiB a second from 1 to {MAX_SPEED}", shown(text))),
+    }
+}
+
+/// Reads a number of sessions, 1 to [`MAX_SESSIONS`].
+fn parse_sessions(text: &str) -> Result<usize, String> {
+    match text.trim().parse() {
+        Ok(sessions @ 1..=MAX_SESSIONS) => Ok(sessions),
+        _ => Err(format!("\"{}\" is not a number from 1 to {MAX_SESSIONS}", shown(text))),
     }
 }
 
@@ -312,6 +334,20 @@ mod tests {
         let long = "x".repeat(MAX_MESSAGE + 1);
         for bad in ["two\nlines", "\u{1b}[2J", &long] {
             assert!(parsed(&[("maintenance", bad)]).unwrap_err().starts_with("maintenance: "), "{bad}");
+        }
+    }
+
+    #[test]
+    fn where_a_user_may_come_from_and_how_often_is_read_whole_or_refused() {
+        let alice = UserName::new("alice").unwrap();
+        let parsed = |fields: &[(&str, &str)]| Route::parse(&alice, &record(fields), &Defaults::default());
+        let route = parsed(&[("from", "192.0.2.0/24 2001:db8::/32"), ("max_sessions", "2")]).unwrap();
+        assert_eq!((route.from.to_string().as_str(), route.max_sessions), ("192.0.2.0/24,2001:db8::/32", Some(2)));
+        let route = parsed(&[("from", ""), ("max_sessions", "")]).unwrap();
+        assert_eq!((route.from.is_empty(), route.max_sessions), (true, None));
+        for (field, bad) in [("from", "192.0.2.0/99"), ("from", "192.0.2.1/24"), ("max_sessions", "0"), ("max_sessions", "many")]
+        {
+            assert!(parsed(&[(field, bad)]).unwrap_err().starts_with(&format!("{field}: ")), "{bad}");
         }
     }
 

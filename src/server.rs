@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::admission::Admission;
+use crate::admission::Refusal;
 use crate::config::Config;
 use crate::error::{Fault, Side, Stage};
 use crate::leg::tune;
@@ -85,7 +85,6 @@ pub enum Ended {
 
 /// Serves until a signal, then lets sessions finish up to the limit or a second signal.
 pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shutdown>) -> Result<Ended, String> {
-    let admission = Admission::new(world.config.limits);
     let registry = &shutdown.registry;
     let mut next_id = 1;
     let mut refusals = Refusals::default();
@@ -99,13 +98,13 @@ pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shu
         for listener in &listeners {
             match listener.accept() {
                 Ok((stream, peer)) => {
-                    admit(world, &admission, registry, (next_id, stream, peer), &mut refusals);
+                    admit(world, registry, (next_id, stream, peer), &mut refusals);
                     next_id += 1;
                 }
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
-                    refusals.log("nobody", &format!("accept: {error}; raise the limit of open files (LimitNOFILE)"));
+                    refusals.log("nobody", "error", &format!("accept: {error}; raise the limit of open files (LimitNOFILE)"));
                     pause(&shutdown.event);
                 }
             }
@@ -122,22 +121,24 @@ fn pause(event: &EventFd) {
 
 fn admit(
     world: &Arc<World>,
-    admission: &Arc<Admission>,
     registry: &Arc<Registry>,
     (id, stream, peer): (u64, TcpStream, SocketAddr),
     refusals: &mut Refusals,
 ) {
-    let limit = world.config.limits.sessions;
+    let limit = world.config.admission.sessions;
+    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let permit = match world.admission.admit(Some(peer.ip()), Instant::now(), fastrand::u32(0..100)) {
+        Ok(permit) => permit,
+        Err(refusal) => return refusals.refuse(peer, &refusal),
+    };
     let prepared = || -> Result<_, String> {
-        let permit = admission.admit()?;
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
         tune(&stream)?;
-        Ok((permit, Control::new()?))
+        Control::new()
     };
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let (permit, control) = match prepared() {
-        Ok(prepared) => prepared,
-        Err(reason) => return refusals.log(&peer.to_string(), &reason),
+    let control = match prepared() {
+        Ok(control) => control,
+        Err(reason) => return refusals.log(&peer.to_string(), "error", &reason),
     };
     log::info!("accept session={id} peer={peer} sessions={}/{limit}", permit.sessions);
     let entry = registry.enter(id, Arc::clone(&control));
@@ -182,12 +183,16 @@ struct Refusals {
 }
 
 impl Refusals {
-    fn log(&mut self, peer: &str, reason: &str) {
+    fn refuse(&mut self, peer: SocketAddr, refusal: &Refusal) {
+        self.log(&peer.to_string(), refusal.name(), &refusal.to_string());
+    }
+
+    fn log(&mut self, peer: &str, why: &str, reason: &str) {
         if self.last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
             self.unsaid += 1;
             return;
         }
-        log::warn!("refuse peer={peer} reason=\"{reason}\" unsaid={}", std::mem::take(&mut self.unsaid));
+        log::warn!("refuse peer={peer} why={why} reason=\"{reason}\" unsaid={}", std::mem::take(&mut self.unsaid));
         self.last = Some(Instant::now());
     }
 }

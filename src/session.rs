@@ -3,13 +3,15 @@
 //! Two threads: this one owns the client's side, the other one the side of the user's sshd. Each stage takes what the stage before
 //! has given and cannot be had otherwise. Whatever happens, the session has one end line.
 
-use std::net::{SocketAddr, TcpStream};
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::admission::Permit;
+use crate::admission::{Admission, Came, Permit, Refusal, blame, seconds};
 use crate::audit::Audit;
 use crate::config::Config;
 use crate::downstream::{Accepted, Downstream, Judge, Refused, Terms, Verdict};
@@ -20,7 +22,7 @@ use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
 use crate::limits::Limits;
-use crate::relay::{Control, Half, halves};
+use crate::relay::{Control, Half, halves, late};
 use crate::route::Route;
 use crate::store::RouteStore;
 use crate::upstream::{Kept, Trust, Upstream, Waiting, dial};
@@ -32,6 +34,9 @@ pub const STACK: usize = 1024 * 1024;
 /// How much later than the upstream's thread the client's one ends a login that takes too long: the former knows in which stage, and
 /// the client is told. The latter is there for a libssh2 that does not come back.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// What the store may take for all keys of a client without being a reason why the login is late.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What all sessions share.
 pub struct World {
@@ -49,6 +54,8 @@ pub struct World {
     pub audit: Audit,
     /// How fast the users who are connected may transfer.
     pub limits: Arc<Limits>,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
 }
 
 /// A connection that has a permit.
@@ -70,6 +77,7 @@ pub struct Arrival {
 struct Told {
     user: Option<String>,
     teller: Option<Arc<Teller>>,
+    came: Rc<Cell<Came>>,
     up: u64,
     down: u64,
 }
@@ -85,6 +93,7 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
         Ok(Ok(())) => control.reason().unwrap_or(Fault::new(Side::Router, Stage::Relay, "ended")),
         Err(_) => own_fault(),
     };
+    tell_fault(world, (id, peer), &fault, Came { late: fault.what == late(), ..told.came.get() });
     let user = told.user.map(|user| format!(" user=\"{}\"", shown(&user))).unwrap_or_default();
     log::info!(
         "end session={id}{user} peer={peer} side={} stage=\"{}\" reason=\"{}\" up={} down={} seconds={:.3}",
@@ -106,21 +115,23 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     let Arrival { id, stream, peer, mut permit, control } = arrival;
     let deadline = Instant::now() + world.config.limits.login_timeout;
     let max_offered = world.config.downstream.max_offered_keys;
-    let (banner, refused) = (world.banner.clone(), tell_refused(world, id, peer));
+    let (banner, refused) = (world.banner.clone(), tell_refused(world, (id, peer), Rc::clone(&told.came)));
     let terms = Terms { session: id, banner, deadline, control: Arc::clone(&control), max_offered, refused };
 
-    let accepted = Accepted::new(&world.bind, stream, terms, judge(Arc::clone(world)))?;
+    let accepted = Accepted::new(&world.bind, stream, terms, judge(Arc::clone(world), Rc::clone(&told.came)))?;
     let keyed = accepted.exchange()?;
     let (proven, mut downstream) = keyed.prove()?;
     let since = Instant::now();
 
     permit.proven();
+    told.came.set(Came { proven: true, ..told.came.get() });
     told.user = Some(proven.user().to_string());
     log_proven(id, &proven, &downstream);
     let teller = Arc::new(Teller::new(world.audit.clone(), subject(id, &proven, peer, &downstream)));
     told.teller = Some(Arc::clone(&teller));
     teller.send(What::Login {});
-    let route = find(world, &proven).inspect_err(|fault| control.end(fault.clone()));
+    let route = find(world, &proven).and_then(|route| let_in(&mut permit, &proven, peer.ip(), route));
+    let route = route.inspect_err(|fault| control.end(fault.clone()));
 
     let rates = route.as_ref().ok().map(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
@@ -159,12 +170,19 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
 }
 
 /// Whose key it is, by the store; every refusal is a line in the log.
-fn judge(world: Arc<World>) -> Judge {
-    Box::new(move |offered: &Offered| match world.store.owner(&offered.key) {
-        Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
-        Ok(Some(_)) => Verdict::Refused("the key is another user's".into()),
-        Ok(None) => Verdict::Refused("nobody has this key".into()),
-        Err(error) => Verdict::Unknown(error.0),
+fn judge(world: Arc<World>, came: Rc<Cell<Came>>) -> Judge {
+    let mut asked = Duration::ZERO;
+    Box::new(move |offered: &Offered| {
+        let start = Instant::now();
+        let owner = world.store.owner(&offered.key);
+        asked += start.elapsed();
+        came.set(Came { slow: asked > SLOW, ..came.get() });
+        match owner {
+            Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
+            Ok(Some(_)) => Verdict::Refused("the key is another user's".into()),
+            Ok(None) => Verdict::Refused("nobody has this key".into()),
+            Err(error) => Verdict::Unknown(error.0),
+        }
     })
 }
 
@@ -179,6 +197,19 @@ fn find(world: &World, proven: &Proven) -> Result<Route, Fault> {
     let route = Route::parse(proven.user(), &record, &world.config.defaults);
     let route = route.map_err(|reasons| fault(format!("bad record: {reasons}")))?;
     route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;
+    Ok(route)
+}
+
+/// Whether the user may come from there, and have one session more.
+fn let_in(permit: &mut Permit, proven: &Proven, from: IpAddr, route: Route) -> Result<Route, Fault> {
+    let refused = |refusal: Refusal| {
+        let fault = Fault::new(Side::Router, Stage::Find, refusal.to_string());
+        Fault { told: refusal.told(), ..fault }
+    };
+    if !route.from.is_empty() && !route.from.contains(from) {
+        return Err(refused(permit.refuse(Refusal::UserFrom)));
+    }
+    permit.count_user(proven.user(), route.max_sessions).map_err(refused)?;
     Ok(route)
 }
 
@@ -294,10 +325,20 @@ fn trust(world: &World, route: &Route) -> Result<Trust, Fault> {
     Ok(trust)
 }
 
-/// Tells the audit of keys that are refused.
-fn tell_refused(world: &Arc<World>, id: u64, peer: SocketAddr) -> Box<dyn FnMut(Refused)> {
+/// Counts a fault of the client, if the end of its session proves one; the line is what fail2ban reads.
+fn tell_fault(world: &World, (id, peer): (u64, SocketAddr), fault: &Fault, came: Came) {
+    let Some(class) = blame(fault, came) else { return };
+    let sentence = world.admission.penalise(peer.ip(), class, Instant::now());
+    let owed = sentence.map_or(0, |sentence| seconds(sentence.owed));
+    let refused = if sentence.is_some_and(|sentence| sentence.refused) { "yes" } else { "no" };
+    log::info!("fault session={id} peer={peer} class={} keys={} owed={owed} refused={refused}", class.name(), came.refused);
+}
+
+/// Tells the audit of keys that are refused, and counts them.
+fn tell_refused(world: &Arc<World>, (id, peer): (u64, SocketAddr), came: Rc<Cell<Came>>) -> Box<dyn FnMut(Refused)> {
     let audit = world.audit.clone();
     Box::new(move |Refused { user, key, software, reason }| {
+        came.set(Came { refused: came.get().refused + 1, ..came.get() });
         if audit.wants(Kind::Refused) {
             let subject = Subject { session: id, user, client: peer, key, software, upstream: None };
             audit.send(Some(&Arc::new(subject)), What::Refused { reason });

@@ -1,4 +1,4 @@
-//! The commands of the administrator: `user`, `key`, `host-key`, `maintenance`. The same over either store.
+//! The commands of the administrator: `user`, `key`, `host-key`, `ban`, `maintenance`. The same over either store.
 //!
 //! A command checks everything it is given before it writes anything, tells all faults at once, shows what it removes before it does,
 //! and prints: results on standard output, complaints on standard error. It logs nothing. Exit codes: [`Outcome`].
@@ -13,6 +13,7 @@ use crate::identity::UserName;
 use crate::route::Defaults;
 use crate::store::{RouteStore, StoreError};
 
+mod ban;
 mod host_key;
 mod key;
 mod key_lines;
@@ -96,6 +97,7 @@ pub fn commands() -> Vec<Command> {
         group("user", "Add, list, show and remove users and their routes").subcommands(user::commands()),
         group("key", "Add, list and remove users' public keys").subcommands(key::commands()),
         group("host-key", "Look at the host keys of upstreams").subcommands(host_key::commands()),
+        group("ban", "Refuse connections from networks, and let them in again").subcommands(ban::commands()),
         group("maintenance", "Let nobody in, or not one user, and tell them why").subcommands(maintenance::commands()),
     ]
 }
@@ -112,6 +114,9 @@ pub fn run(name: &str, matches: &ArgMatches, context: &Context<'_>, console: &mu
         ("key", "list") => key::list(matches, context, console),
         ("key", "remove") => key::remove(matches, context, console),
         ("host-key", "scan") => host_key::scan(matches, context, console),
+        ("ban", "add") => ban::add(matches, context, console),
+        ("ban", "list") => ban::list(matches, context, console),
+        ("ban", "remove") => ban::remove(matches, context, console),
         ("maintenance", "on") => maintenance::on(matches, context, console),
         ("maintenance", "off") => maintenance::off(matches, context, console),
         ("maintenance", "show") => maintenance::show(matches, context, console),

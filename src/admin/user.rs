@@ -16,11 +16,13 @@ use crate::route::{FIELDS, Pin, Record, Route, parse_pins};
 use crate::store::{Aim, StoreError, StoredKey};
 
 /// The options that are fields of the record: option, field, value, help.
-const OPTIONS: [(&str, &str, &str, &str); 16] = [
+const OPTIONS: [(&str, &str, &str, &str); 18] = [
     ("remote", "remote", "HOST", "Host name or address of the user's sshd; unset = localhost"),
     ("port", "port", "PORT", "Its port; unset = 22"),
     ("user", "user", "NAME", "The login there; unset = SFTPPROXY_CLIENT_USER, else the user's name"),
     ("home", "home", "PATH", "Start directory; unset = SFTPPROXY_HOME, else what the upstream says"),
+    ("from", "from", "NETWORKS", "Where the user may log in from, such as '192.0.2.0/24, 2001:db8::/32'; unset = everywhere"),
+    ("max-sessions", "max_sessions", "NUMBER", "Sessions of the user at the same time; unset = SFTPPROXY_MAX_USER_SESSIONS"),
     ("upload-limit", "upload_limit", "KIB", "How fast the user's uploads may be, in KiB a second; unset = no limit"),
     ("download-limit", "download_limit", "KIB", "The same of downloads"),
     ("upstream-key", "key", "FILE", "Private key for this upstream; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR"),

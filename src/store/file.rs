@@ -1,5 +1,5 @@
 //! Routes in a TOML file that a person edits: `[users.NAME]` with the record's fields and `keys`, a list of public key lines.
-//! `maintenance = "…"` above them closes the router for everybody.
+//! `maintenance = "…"` above them closes the router for everybody, `[bans]` keeps networks out.
 //!
 //! The file is looked at (stat) at each look-up and read again when it changed. It is taken whole or refused whole: a file with a fault
 //! is told once in the log, by line, and the last good one stays in force. Our own commands edit the text in place, so that
@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use ipnet::IpNet;
+use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use self::table::Table;
 use super::{Aim, RouteStore, StoreError, StoredKey};
+use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::route::Record;
 
@@ -167,6 +170,39 @@ impl RouteStore for FileStore {
         self.change(|document, _| {
             edit::set_maintenance(document, message);
             Ok((true, ()))
+        })
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn bans(&self) -> Result<Vec<Ban>, StoreError> {
+        let now = Timestamp::now();
+        let left = |until: &Timestamp| Duration::try_from(until.duration_since(now)).ok();
+        let table = self.table();
+        let ban = |(network, until, why): &(IpNet, Option<Timestamp>, String)| {
+            // What is over has no time left.
+            let left = until.as_ref().map(left).map_or(Some(None), |left| left.map(Some))?;
+            Some(Ban { network: *network, left, why: why.clone() })
+        };
+        Ok(table.bans.iter().filter_map(ban).collect())
+    }
+
+    fn add_ban(&self, ban: &Ban) -> Result<(), StoreError> {
+        let until = ban.left.map(|left| Timestamp::now() + left).map(|until| until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let until = until.map(|until| until.parse::<toml_edit::Datetime>()).transpose();
+        let until = until.map_err(|error| StoreError(format!("the end of the ban: {error}")))?;
+        self.change(|document, _| {
+            edit::add_ban(document, &ban.network, until, &ban.why).map_err(StoreError)?;
+            Ok((true, ()))
+        })
+    }
+
+    fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError> {
+        self.change(|document, _| {
+            let removed = edit::remove_ban(document, network);
+            Ok((removed, removed))
         })
     }
 

@@ -1,10 +1,13 @@
 //! Where routes come from. One trait, two implementations: [`redis`] (the contract's data) and [`file`] (TOML).
 //!
-//! A store holds two maps, key → user's name and user's name → record, and the message of a maintenance, nothing else. It parses no record and proves nothing.
+//! A store holds two maps, key → user's name and user's name → record, the message of a maintenance, and bans, nothing else. It parses no record and proves nothing.
 //! Each call is bounded in time by the store's own limits. A store that fails says so; it never answers "no such user" instead.
 
 use std::fmt;
 
+use ipnet::IpNet;
+
+use crate::admission::Ban;
 use crate::error::shown;
 use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::route::Record;
@@ -75,6 +78,18 @@ pub trait RouteStore: Send + Sync {
 
     /// Says so, or that everybody is let in again (an empty message).
     fn set_maintenance(&self, message: &str) -> Result<(), StoreError>;
+
+    /// Whether other nodes see what this one writes, and a node may write on its own: penalties are shared then.
+    fn is_shared(&self) -> bool;
+
+    /// The networks that are refused now, at most [`crate::admission::MAX_BANS`].
+    fn bans(&self) -> Result<Vec<Ban>, StoreError>;
+
+    /// Refuses a network, in place of a ban for the same network and reason.
+    fn add_ban(&self, ban: &Ban) -> Result<(), StoreError>;
+
+    /// Takes away every ban of exactly this network. `false` = there was none.
+    fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError>;
 
     /// All users' names, sorted.
     fn users(&self) -> Result<Vec<UserName>, StoreError>;

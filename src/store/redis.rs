@@ -1,19 +1,24 @@
 //! Routes in Redis, in the contract's shape: `<prefix>pubkey:<B64>` is a string, the user's name; `<prefix>user:<name>` is a hash.
-//! Ours beside it: `<prefix>maintenance` is a string, which pysftpproxy never reads.
+//! Ours beside it, which pysftpproxy never reads: `<prefix>maintenance` is a string; `<prefix>bans` is a sorted set of `NETWORK WHY` by
+//! their ends in milliseconds, for the server's clock, `+inf` = until they are taken away.
 //!
 //! Each call of a login is one command. A change is one transaction (WATCH, MULTI, EXEC): it happens whole or not at all, whoever else
 //! writes at the same time. Not here: connections and their faults, which are [`link`]'s. What Redis holds is not trusted to be text or
 //! short: a user's name is read up to its bound, a record's field is refused beyond its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use ipnet::IpNet;
 use redis::{Connection, Pipeline, RedisResult, cmd};
 
 use self::link::Links;
 use super::{Aim, RouteStore, StoreError, StoredKey};
+use crate::admission::{Ban, MAX_BANS};
 use crate::config;
 use crate::error::{shown, shown_bytes};
 use crate::identity::{MAX_USER_NAME, PublicKey, UserName};
+use crate::network::parse_network;
 use crate::route::{MAX_FIELD, MAX_MESSAGE, Record};
 
 pub mod link;
@@ -50,6 +55,10 @@ impl RedisStore {
 
     fn maintenance_entry(&self) -> String {
         format!("{}maintenance", self.prefix)
+    }
+
+    fn bans_entry(&self) -> String {
+        format!("{}bans", self.prefix)
     }
 
     fn fault(&self, what: impl std::fmt::Display) -> StoreError {
@@ -168,6 +177,49 @@ impl RouteStore for RedisStore {
         })
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn bans(&self) -> Result<Vec<Ban>, StoreError> {
+        let entry = self.bans_entry();
+        let (now, rows) = self.links.ask(|connection| {
+            let now = milliseconds(connection)?;
+            let mut range = cmd("ZRANGEBYSCORE");
+            range.arg(&entry).arg(format!("({now}")).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(MAX_BANS);
+            Ok((now, range.query::<Vec<(Vec<u8>, f64)>>(connection)?))
+        })?;
+        // What is no network keeps nobody out, and nobody in.
+        Ok(rows.iter().filter_map(|(member, until)| ban(member, *until, now)).collect())
+    }
+
+    fn add_ban(&self, ban: &Ban) -> Result<(), StoreError> {
+        let (entry, member) = (self.bans_entry(), format!("{} {}", ban.network, ban.why));
+        let there = self.links.ask(|connection| {
+            let now = milliseconds(connection)?;
+            cmd("ZREMRANGEBYSCORE").arg(&entry).arg("-inf").arg(now).exec(connection)?;
+            let there: usize = cmd("ZCARD").arg(&entry).query(connection)?;
+            if there < MAX_BANS {
+                let until = ban.left.map_or("+inf".to_owned(), |left| (now + left.as_millis() as u64).to_string());
+                cmd("ZADD").arg(&entry).arg(until).arg(&member).exec(connection)?;
+            }
+            Ok(there)
+        })?;
+        if there < MAX_BANS { Ok(()) } else { Err(self.fault(format_args!("there are {MAX_BANS} bans already"))) }
+    }
+
+    fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError> {
+        let (entry, head) = (self.bans_entry(), format!("{network} "));
+        self.links.ask(|connection| {
+            let members: Vec<Vec<u8>> = cmd("ZRANGE").arg(&entry).arg(0).arg(-1).query(connection)?;
+            let theirs: Vec<_> = members.into_iter().filter(|member| member.starts_with(head.as_bytes())).collect();
+            if theirs.is_empty() {
+                return Ok(false);
+            }
+            cmd("ZREM").arg(&entry).arg(theirs).query(connection).map(|removed: usize| removed > 0)
+        })
+    }
+
     fn users(&self) -> Result<Vec<UserName>, StoreError> {
         let names = self.list("user")?;
         Ok(names.iter().filter_map(|name| UserName::new(std::str::from_utf8(name).ok()?).ok()).collect())
@@ -246,6 +298,19 @@ impl RouteStore for RedisStore {
             Ok(Change::Queued(true))
         })
     }
+}
+
+/// The server's clock: bans end for all nodes at the same time, whatever their own clocks say.
+fn milliseconds(connection: &mut Connection) -> RedisResult<u64> {
+    let (seconds, micros): (u64, u64) = cmd("TIME").query(connection)?;
+    Ok(seconds * 1000 + micros / 1000)
+}
+
+/// A member `NETWORK WHY` and its score, the end in milliseconds.
+fn ban(member: &[u8], until: f64, now: u64) -> Option<Ban> {
+    let (network, why) = std::str::from_utf8(member).ok()?.split_once(' ')?;
+    let left = until.is_finite().then(|| Duration::from_millis((until as u64).saturating_sub(now)));
+    Some(Ban { network: parse_network(network).ok()?, left, why: why.to_owned() })
 }
 
 /// A field as text, or which one is none.

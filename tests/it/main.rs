@@ -8,6 +8,7 @@ mod raw;
 
 mod acknowledged;
 mod admin;
+mod admission;
 mod attacks;
 mod audit;
 mod bench;

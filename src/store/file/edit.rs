@@ -1,9 +1,11 @@
 //! Changes of the text of a routes file by our own commands. What is not changed stays as the person wrote it: comments, order, spelling.
 
-use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
+use ipnet::IpNet;
+use toml_edit::{Array, Datetime, DocumentMut, InlineTable, Item, Table, TableLike, Value};
 
 use super::table::{NUMBERS, field_text};
 use crate::identity::{PublicKey, UserName};
+use crate::network::parse_network;
 use crate::route::{FIELDS, Record};
 
 /// Writes fields, removes those with an empty value, and adds keys.
@@ -110,6 +112,31 @@ pub fn set_maintenance(document: &mut DocumentMut, message: &str) {
     }
 }
 
+/// Writes a ban, in place of one for the same network.
+pub fn add_ban(document: &mut DocumentMut, network: &IpNet, until: Option<Datetime>, why: &str) -> Result<(), String> {
+    let bans = document.entry("bans").or_insert_with(|| Item::Table(Table::new()));
+    let bans = bans.as_table_like_mut().ok_or("bans must be a table")?;
+    let value = match until {
+        None => Value::from(why),
+        Some(until) => {
+            let mut fields = InlineTable::new();
+            fields.insert("why", why.into());
+            fields.insert("until", until.into());
+            Value::InlineTable(fields)
+        }
+    };
+    bans.insert(&network.to_string(), Item::Value(value));
+    Ok(())
+}
+
+/// Removes the bans of a network, however it is spelt.
+pub fn remove_ban(document: &mut DocumentMut, network: &IpNet) -> bool {
+    let Some(bans) = document.get_mut("bans").and_then(Item::as_table_like_mut) else { return false };
+    let spelt: Vec<_> = bans.iter().map(|(name, _)| name.to_owned()).collect();
+    let theirs = spelt.iter().filter(|name| parse_network(name).is_ok_and(|one| one == *network));
+    theirs.filter_map(|name| bans.remove(name)).count() > 0
+}
+
 /// Removes a user. A comment above them that an empty line separates is not theirs: it moves to what follows.
 pub fn remove_user(document: &mut DocumentMut, user: &UserName) -> bool {
     let Some(users) = document.get_mut("users").and_then(Item::as_table_like_mut) else { return false };
@@ -172,6 +199,18 @@ mod tests {
         let commented = "# why\nmaintenance = \"x\" # since when\n[users.alice]\n";
         assert_eq!(after(commented, ""), commented.replace("\"x\"", "\"\""));
         assert_eq!(after(&after(commented, ""), "x"), commented);
+    }
+
+    #[test]
+    fn a_ban_is_written_and_taken_away_and_comments_stay() {
+        let mut document = "# ours\n[bans]\n\"192.0.2.7\" = \"old\" # by bob\n".parse::<DocumentMut>().unwrap();
+        let network = parse_network("203.0.113.0/24").unwrap();
+        add_ban(&mut document, &network, Some("2026-12-31T12:00:00Z".parse().unwrap()), "scans").unwrap();
+        let text = document.to_string();
+        assert!(text.contains("# by bob\n\"203.0.113.0/24\" = { why = \"scans\", until = 2026-12-31T12:00:00Z }"), "{text}");
+        assert!(remove_ban(&mut document, &parse_network("192.0.2.7/32").unwrap()));
+        assert!(remove_ban(&mut document, &network) && !remove_ban(&mut document, &network));
+        assert_eq!(document.to_string(), "# ours\n[bans]\n");
     }
 
     #[test]

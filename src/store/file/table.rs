@@ -3,10 +3,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use ipnet::IpNet;
+use jiff::Timestamp;
 use toml_edit::{Document, Item, TableLike, Value};
 
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
+use crate::network::parse_network;
 use crate::route::{Defaults, FIELDS, Record, Route, check_message};
 
 /// One user.
@@ -27,6 +30,8 @@ pub struct Table {
     pub owners: HashMap<PublicKey, UserName>,
     /// Why nobody is let in.
     pub maintenance: Option<String>,
+    /// Networks that are refused, until when and why.
+    pub bans: Vec<(IpNet, Option<Timestamp>, String)>,
     warnings: Vec<String>,
 }
 
@@ -53,11 +58,20 @@ pub fn parse(text: &str) -> Result<Table, String> {
             table.maintenance = (!message.is_empty()).then(|| message.to_owned());
             continue;
         }
+        if name == "bans" {
+            let bans = item.as_table_like().ok_or_else(|| reader.at(item.span(), "bans must be a table: [bans]"))?;
+            for (network, item) in bans.iter() {
+                let span = bans.key(network).and_then(toml_edit::Key::span).or(item.span());
+                table.bans.push(ban(network, item).map_err(|reason| reader.at(span, format!("bans: {reason}")))?);
+            }
+            continue;
+        }
         if name != "users" {
             let line = reader.line(document.as_table().key(name).and_then(toml_edit::Key::span).or(item.span()));
-            table
-                .warnings
-                .push(format!("line {line}: \"{}\" has no meaning here, only [users.NAME] and maintenance have", shown(name)));
+            table.warnings.push(format!(
+                "line {line}: \"{}\" has no meaning here, only [users.NAME], [bans] and maintenance have",
+                shown(name)
+            ));
             continue;
         }
         let users = item.as_table_like().ok_or_else(|| reader.at(item.span(), "users must be a table: [users.NAME]"))?;
@@ -130,10 +144,10 @@ impl Reader<'_> {
 }
 
 /// Fields that may be written without quotes.
-pub const NUMBERS: [&str; 3] = ["port", "upload_limit", "download_limit"];
+pub const NUMBERS: [&str; 4] = ["port", "upload_limit", "download_limit", "max_sessions"];
 
-/// The fields of a policy that may also be lists of texts.
-const LISTS: [&str; 4] = ["rules", "allow", "deny", "extensions"];
+/// The fields that may also be lists of texts.
+const LISTS: [&str; 5] = ["rules", "allow", "deny", "extensions", "from"];
 
 /// A field as the record has it: numbers, `true` and `false`, and lists of texts become text where they mean something.
 pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
@@ -157,6 +171,20 @@ pub fn field_text(name: &str, item: &Item) -> Result<String, String> {
         _ if name == "hostkey" => Err("hostkey: expected a text or a list of texts".into()),
         _ => Err(format!("{name}: expected a text in quotes")),
     }
+}
+
+/// One line of `[bans]`: `"203.0.113.0/24" = "why"`, or `{ why = "…", until = 2026-12-31T12:00:00Z }`.
+fn ban(network: &str, item: &Item) -> Result<(IpNet, Option<Timestamp>, String), String> {
+    let network = parse_network(network)?;
+    if let Some(why) = item.as_str() {
+        return Ok((network, None, why.to_owned()));
+    }
+    let expected = || format!("{network}: expected a reason in quotes, or {{ why = \"…\", until = 2026-12-31T12:00:00Z }}");
+    let fields = item.as_table_like().ok_or_else(expected)?;
+    let why = fields.get("why").map_or(Some(""), Item::as_str).ok_or_else(expected)?;
+    let until = fields.get("until").map(|until| until.as_datetime().and_then(|until| until.to_string().parse().ok()));
+    let until = until.map(|until| until.ok_or_else(expected)).transpose()?;
+    Ok((network, until, why.to_owned()))
 }
 
 fn one_line(text: &str) -> String {
