@@ -16,6 +16,9 @@ _sftpproxy() {
             ",$1")
                 cmd="sftpproxy"
                 ;;
+            sftpproxy,ban)
+                cmd="sftpproxy__subcmd__ban"
+                ;;
             sftpproxy,check-config)
                 cmd="sftpproxy__subcmd__check__subcmd__config"
                 ;;
@@ -37,6 +40,33 @@ _sftpproxy() {
             sftpproxy,user)
                 cmd="sftpproxy__subcmd__user"
                 ;;
+            sftpproxy__subcmd__ban,add)
+                cmd="sftpproxy__subcmd__ban__subcmd__add"
+                ;;
+            sftpproxy__subcmd__ban,help)
+                cmd="sftpproxy__subcmd__ban__subcmd__help"
+                ;;
+            sftpproxy__subcmd__ban,list)
+                cmd="sftpproxy__subcmd__ban__subcmd__list"
+                ;;
+            sftpproxy__subcmd__ban,remove)
+                cmd="sftpproxy__subcmd__ban__subcmd__remove"
+                ;;
+            sftpproxy__subcmd__ban__subcmd__help,add)
+                cmd="sftpproxy__subcmd__ban__subcmd__help__subcmd__add"
+                ;;
+            sftpproxy__subcmd__ban__subcmd__help,help)
+                cmd="sftpproxy__subcmd__ban__subcmd__help__subcmd__help"
+                ;;
+            sftpproxy__subcmd__ban__subcmd__help,list)
+                cmd="sftpproxy__subcmd__ban__subcmd__help__subcmd__list"
+                ;;
+            sftpproxy__subcmd__ban__subcmd__help,remove)
+                cmd="sftpproxy__subcmd__ban__subcmd__help__subcmd__remove"
+                ;;
+            sftpproxy__subcmd__help,ban)
+                cmd="sftpproxy__subcmd__help__subcmd__ban"
+                ;;
             sftpproxy__subcmd__help,check-config)
                 cmd="sftpproxy__subcmd__help__subcmd__check__subcmd__config"
                 ;;
@@ -57,6 +87,15 @@ _sftpproxy() {
                 ;;
             sftpproxy__subcmd__help,user)
                 cmd="sftpproxy__subcmd__help__subcmd__user"
+                ;;
+            sftpproxy__subcmd__help__subcmd__ban,add)
+                cmd="sftpproxy__subcmd__help__subcmd__ban__subcmd__add"
+                ;;
+            sftpproxy__subcmd__help__subcmd__ban,list)
+                cmd="sftpproxy__subcmd__help__subcmd__ban__subcmd__list"
+                ;;
+            sftpproxy__subcmd__help__subcmd__ban,remove)
+                cmd="sftpproxy__subcmd__help__subcmd__ban__subcmd__remove"
                 ;;
             sftpproxy__subcmd__help__subcmd__host__subcmd__key,scan)
                 cmd="sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__scan"
@@ -188,7 +227,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --login-timeout --drain-timeout --max-sessions --max-startups --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key maintenance help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -334,6 +373,38 @@ _sftpproxy() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --max-source-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-source-startups)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-user-sessions)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source-blocks)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --deny-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --penalties)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --penalty-exempt)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --max-offered-keys)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -425,6 +496,140 @@ _sftpproxy() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sftpproxy__subcmd__ban)
+            opts="-h --help add list remove help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__add)
+            opts="-h --for --reason --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__help)
+            opts="add list remove help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__help__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__help__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__list)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__ban__subcmd__remove)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sftpproxy__subcmd__check__subcmd__config)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -440,8 +645,64 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__help)
-            opts="serve check-config user key host-key maintenance help"
+            opts="serve check-config user key host-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__ban)
+            opts="add list remove"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__ban__subcmd__add)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__ban__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__ban__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1064,7 +1325,7 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__user__subcmd__add)
-            opts="-y -h --key --remote --port --user --home --upload-limit --download-limit --upstream-key --hash --read-only --upload-only --root --rules --allow --deny --max-file-size --extensions --host-key --scan-host-key --update --yes --help"
+            opts="-y -h --key --remote --port --user --home --from --max-sessions --upload-limit --download-limit --upstream-key --hash --read-only --upload-only --root --rules --allow --deny --max-file-size --extensions --host-key --scan-host-key --update --yes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1087,6 +1348,14 @@ _sftpproxy() {
                     return 0
                     ;;
                 --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-sessions)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

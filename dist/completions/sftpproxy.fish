@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sftpproxy_global_optspecs
-    string join \n address= port= state-dir= privatekey-path= publickey-path= userid= groupid= home= client-user= routes-file= redis-host= redis-port= redis-db= redis-password= redis-url= redis-prefix= redis-connect-timeout= redis-command-timeout= redis-pool-size= upstream-key-path= upstream-keys-dir= known-hosts= upstream-connect-timeout= upstream-exchange-timeout= upstream-login-timeout= upstream-library= upstream-reuse= upstream-ciphers= upstream-macs= upstream-kex= upstream-hostkey-algorithms= login-timeout= drain-timeout= max-sessions= max-startups= max-offered-keys= banner= ciphers= macs= kex= hostkey-algorithms= pubkey-algorithms= rsa-min-size= log= log-file= log-file-size= log-file-count= audit= audit-file-size= audit-file-count= audit-redis-length= hook= hook-events= hook-timeout= hook-attempts= hook-parallel= h/help V/version
+    string join \n address= port= state-dir= privatekey-path= publickey-path= userid= groupid= home= client-user= routes-file= redis-host= redis-port= redis-db= redis-password= redis-url= redis-prefix= redis-connect-timeout= redis-command-timeout= redis-pool-size= upstream-key-path= upstream-keys-dir= known-hosts= upstream-connect-timeout= upstream-exchange-timeout= upstream-login-timeout= upstream-library= upstream-reuse= upstream-ciphers= upstream-macs= upstream-kex= upstream-hostkey-algorithms= login-timeout= drain-timeout= max-sessions= max-startups= max-source-sessions= max-source-startups= max-user-sessions= source-blocks= allow-from= deny-from= penalties= penalty-exempt= max-offered-keys= banner= ciphers= macs= kex= hostkey-algorithms= pubkey-algorithms= rsa-min-size= log= log-file= log-file-size= log-file-count= audit= audit-file-size= audit-file-count= audit-redis-length= hook= hook-events= hook-timeout= hook-attempts= hook-parallel= h/help V/version
 end
 
 function __fish_sftpproxy_needs_command
@@ -58,7 +58,15 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-hostkey-al
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l login-timeout -d 'Time limit from accept to the open upstream channel. [default: 60]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l drain-timeout -d 'How long sessions may go on after the first SIGTERM or SIGINT. [default: 30]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-sessions -d 'Connections at the same time. [default: 1000]' -r
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-startups -d 'Connections at the same time that have not yet proven a key. [default: 300]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-startups -d 'Connections at the same time that have not yet proven a key; 10:30:100 = from 10 on 30 % are refused by chance, all from 100 on. [default: 300]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-source-sessions -d 'Connections at the same time from one source; 0 = no limit of its own. [default: 0]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-source-startups -d 'Those of one source that have not yet proven a key; 0 = no limit of its own. [default: 0]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-user-sessions -d 'Sessions at the same time of a user whose record has no max_sessions; 0 = no limit. [default: 0]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l source-blocks -d 'Length of the prefix, of IPv4 and IPv6, within which addresses are one source. [default: 32:64]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l allow-from -d 'Nobody from elsewhere is let in; empty = everybody may come.' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l deny-from -d 'Nobody from there is let in, even if allowed.' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l penalties -d 'What a source owes for each fault; it is refused once that adds up to min. As sshd\'s PerSourcePenalties. [default: authfail:5s noauth:1s grace-exceeded:10s min:15s max:10m]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l penalty-exempt -d 'Whose faults cost nothing: by default loopback and private networks, where many users may be behind one address. [default: 127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7,fe80::/10]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-offered-keys -d 'Keys that a client may offer before it is disconnected. [default: 20]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l banner -d 'Text shown to clients before they log in.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l ciphers -d 'Ciphers towards clients. [default: chacha20-poly1305@openssh.com,aes256-gcm@openssh.com,aes128-gcm@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr]' -r
@@ -87,6 +95,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "check-config" -
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "user" -d 'Add, list, show and remove users and their routes'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "key" -d 'Add, list and remove users\' public keys'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "host-key" -d 'Look at the host keys of upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand serve" -s h -l help -d 'Print help'
@@ -102,6 +111,8 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_see
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l port -d 'Its port; unset = 22' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l user -d 'The login there; unset = SFTPPROXY_CLIENT_USER, else the user\'s name' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l home -d 'Start directory; unset = SFTPPROXY_HOME, else what the upstream says' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l from -d 'Where the user may log in from, such as \'192.0.2.0/24, 2001:db8::/32\'; unset = everywhere' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l max-sessions -d 'Sessions of the user at the same time; unset = SFTPPROXY_MAX_USER_SESSIONS' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upload-limit -d 'How fast the user\'s uploads may be, in KiB a second; unset = no limit' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l download-limit -d 'The same of downloads' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upstream-key -d 'Private key for this upstream; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR' -r
@@ -151,6 +162,21 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from scan" -s h -l help -d 'Print help'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "scan" -d 'Print the host keys of an upstream and the lines to pin; compare them with what its own console says'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "list" -d 'List the networks that are refused, by operators and for penalties'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "remove" -d 'Let a network in again'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from add" -l for -d '90s, 10m, 12h, 7d; unset = until it is removed' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from add" -l reason -d 'Why, for who lists bans' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from help" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the networks that are refused, by operators and for penalties'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Let a network in again'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and not __fish_seen_subcommand_from on off show help" -s h -l help -d 'Print help'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and not __fish_seen_subcommand_from on off show help" -f -a "on" -d 'Refuse new logins and show users a message; running sessions go on'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and not __fish_seen_subcommand_from on off show help" -f -a "off" -d 'Let users in again'
@@ -166,13 +192,14 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __f
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __fish_seen_subcommand_from help" -f -a "off" -d 'Let users in again'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show who is not let in, and why'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "serve" -d 'Serve (the default)'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "check-config" -d 'Check the settings and the files they name, without starting'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "user" -d 'Add, list, show and remove users and their routes'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "key" -d 'Add, list and remove users\' public keys'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "host-key" -d 'Look at the host keys of upstreams'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key maintenance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "serve" -d 'Serve (the default)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "check-config" -d 'Check the settings and the files they name, without starting'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "user" -d 'Add, list, show and remove users and their routes'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "key" -d 'Add, list and remove users\' public keys'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "host-key" -d 'Look at the host keys of upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "add" -d 'Add a user with a route and keys, or change one with --update'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "list" -d 'List users and their routes'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "show" -d 'Show a user\'s record, route and keys'
@@ -181,6 +208,9 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_see
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "list" -d 'List keys; what nobody can log in with is marked DEAD'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "remove" -d 'Remove keys of a user; dead entries too'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "scan" -d 'Print the host keys of an upstream and the lines to pin; compare them with what its own console says'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "list" -d 'List the networks that are refused, by operators and for penalties'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "remove" -d 'Let a network in again'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from maintenance" -f -a "on" -d 'Refuse new logins and show users a message; running sessions go on'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from maintenance" -f -a "off" -d 'Let users in again'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from maintenance" -f -a "show" -d 'Show who is not let in, and why'

@@ -4,6 +4,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
+use crate::raw::{self, Client};
 use crate::world::clients::{Target, installed};
 use crate::world::process::{LIMIT, run, until};
 use crate::world::{Kind, Setup, USER, World, keys};
@@ -205,12 +206,13 @@ fn fail2ban_finds_the_faults_and_nothing_else_in_a_real_log() {
     assert_ne!(stranger(&world).sftp("pwd\n").code, 0);
     drop(TcpStream::connect(("127.0.0.1", world.router.port)).unwrap());
     world.router.wait_for_lines("fault session=", 2);
-    // A name that would be such a line if it were not escaped.
-    let forger = Target {
-        user: "x\" fault session=1 peer=192.0.2.1:1 class=authfail keys=1 owed=0 refused=no".into(),
-        ..stranger(&world)
-    };
-    assert_ne!(forger.sftp("pwd\n").code, 0);
+    // A name that would be such a line if it were not escaped; OpenSSH's own client would not send it.
+    let name = "x\" peer=192.0.2.1:1\n[2026-11-27T11:39:20.511Z INFO  sftpproxy::session] fault session=1 peer=192.0.2.2:1 class=authfail keys=1 \
+                owed=0 refused=no";
+    let mut forger = Client::connect(("127.0.0.1", world.router.port)).unwrap();
+    let key = raw::Key::ed25519();
+    forger.probe(name, key.algorithm(), &key.blob()).unwrap();
+    drop(forger);
     world.router.wait_for_lines("class=authfail keys=1", 2);
     assert_served(&world.proxied(USER));
     let log = world.folder.path().join("log");
