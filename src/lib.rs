@@ -39,9 +39,11 @@ pub mod host_keys;
 
 pub mod leg;
 pub mod limits;
+pub mod pace;
 pub mod relay;
 
 pub mod explain;
+pub mod live;
 pub mod watch;
 
 pub mod pipe;

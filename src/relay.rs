@@ -21,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::error::{Fault, Side, Stage};
 use crate::leg::{Leg, Taken, Wake, Wants};
+use crate::pace::{Pace, Wait};
 use crate::rate::Rate;
 
 /// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
@@ -61,6 +62,11 @@ pub trait Watch {
     fn at_boundary(&self) -> bool {
         true
     }
+
+    /// Whether the upstream owes an answer; `None` = nobody counts.
+    fn owes(&self) -> Option<bool> {
+        None
+    }
 }
 
 impl<F: FnMut(&mut Vec<u8>) -> Result<(), String>> Watch for F {
@@ -80,6 +86,9 @@ pub struct Control {
     /// Set when a side's thread is done.
     downstream_done: AtomicBool,
     upstream_done: AtomicBool,
+    /// What each side's thread has done so far.
+    downstream_pace: Pace,
+    upstream_pace: Pace,
     end: Mutex<Option<Fault>>,
     /// The upstream's socket, so that a call of libssh2 that does not come back can be ended.
     socket: Mutex<Option<TcpStream>>,
@@ -95,6 +104,8 @@ impl Control {
             opened: AtomicBool::new(false),
             downstream_done: AtomicBool::new(false),
             upstream_done: AtomicBool::new(false),
+            downstream_pace: Pace::default(),
+            upstream_pace: Pace::default(),
             end: Mutex::new(None),
             socket: Mutex::new(None),
         }))
@@ -154,6 +165,11 @@ impl Control {
         if side == Side::Upstream { &self.upstream } else { &self.downstream }
     }
 
+    /// What a side's thread has done so far.
+    pub fn pace_of(&self, side: Side) -> &Pace {
+        if side == Side::Upstream { &self.upstream_pace } else { &self.downstream_pace }
+    }
+
     fn done_flag(&self, side: Side) -> &AtomicBool {
         if side == Side::Upstream { &self.upstream_done } else { &self.downstream_done }
     }
@@ -194,7 +210,6 @@ pub struct Half {
     rate: Option<Arc<Rate>>,
     /// Until when the rate lets nothing be taken.
     held: Option<Instant>,
-    bytes: u64,
 }
 
 /// How far the bytes to this thread's peer have come.
@@ -242,7 +257,6 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         full: false,
         rate: None,
         held: None,
-        bytes: 0,
     };
     (
         half(Side::Downstream, replies_out, reply_used, requests_in, request_spare),
@@ -277,7 +291,10 @@ impl Half {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
             let wake = self.pause(&mut pause, moved);
-            if !moved && let Err(what) = self.sleep(leg, earlier(earlier(until, wake), self.held), lingering.is_some()) {
+            if !moved
+                && let Err(what) =
+                    self.sleep(leg, self.waits_for(watch), (earlier(earlier(until, wake), self.held), lingering.is_some()))
+            {
                 break Err(what);
             }
             if self.other_is_done() {
@@ -289,7 +306,7 @@ impl Half {
         if let Err(what) = result {
             self.control.end(Fault::new(self.side, Stage::Relay, what));
         }
-        self.bytes
+        self.pace().bytes()
     }
 
     /// Notes a round that moved something, or not. A thread that has nothing to do for a while gives back its empty buffers and more.
@@ -331,7 +348,7 @@ impl Half {
         loop {
             if let Some((buffer, from)) = &mut self.front {
                 let count = leg.put(&buffer[*from..])?;
-                self.bytes += count as u64;
+                self.control.pace_of(self.side).gave(count);
                 *from += count;
                 moved |= count > 0;
                 if *from < buffer.len() {
@@ -512,13 +529,29 @@ impl Half {
         self.front.is_some() || self.closing == Closing::Eof
     }
 
+    fn pace(&self) -> &Pace {
+        self.control.pace_of(self.side)
+    }
+
+    /// For what this thread sleeps when it does now.
+    fn waits_for(&self, watch: &dyn Watch) -> Wait {
+        match watch.owes() {
+            _ if self.is_blocked() => Wait::Peer,
+            _ if self.held.is_some() => Wait::Rate,
+            _ if self.full => Wait::Room,
+            Some(true) => Wait::Answer,
+            Some(false) => Wait::Question,
+            None => Wait::Anything,
+        }
+    }
+
     fn other_is_done(&self) -> bool {
         self.control.is_done(other(self.side))
     }
 
     /// Sleeps until there is something to do. A thread that has not yet seen (`lingering`) that the other one is done does not sleep
     /// when it is: it has the rest to deliver, and a limit to set, first.
-    fn sleep(&self, leg: &dyn Leg, until: Option<Instant>, lingering: bool) -> Result<(), String> {
+    fn sleep(&self, leg: &dyn Leg, wait: Wait, (until, lingering): (Option<Instant>, bool)) -> Result<(), String> {
         let wants = Wants {
             take: (self.taken == Took::Open && !self.full && self.held.is_none())
                 || self.taken == Took::Eof
@@ -533,7 +566,8 @@ impl Half {
                 && self.other_is_done() == lingering
                 && !self.control.is_cut()
         };
-        self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop)
+        let sleep = || self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop);
+        self.pace().asleep(wait, sleep)
     }
 }
 

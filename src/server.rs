@@ -17,6 +17,7 @@ use crate::admission::Refusal;
 use crate::config::Config;
 use crate::error::{Fault, Side, Stage};
 use crate::leg::tune;
+use crate::live::Live;
 use crate::registry::Registry;
 use crate::relay::Control;
 use crate::session::{self, Arrival, STACK, World};
@@ -47,6 +48,11 @@ impl Shutdown {
         self.signals.fetch_add(1, Ordering::SeqCst);
         let _ = self.event.write(1);
         self.registry.nudge();
+    }
+
+    /// The sessions that run.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     fn count(&self) -> u32 {
@@ -141,9 +147,10 @@ fn admit(
         Err(reason) => return refusals.log(&peer.to_string(), "error", &reason),
     };
     log::info!("accept session={id} peer={peer} sessions={}/{limit}", permit.sessions);
-    let entry = registry.enter(id, Arc::clone(&control));
+    let live = Live::new(id, peer, control);
+    let entry = registry.enter(Arc::clone(&live));
     let world = Arc::clone(world);
-    let arrival = Arrival { id, stream, peer, permit, control };
+    let arrival = Arrival { stream, permit, live };
     let made = thread::Builder::new().name(format!("session-{id}")).stack_size(STACK).spawn(move || {
         session::run(&world, arrival);
         drop(entry);

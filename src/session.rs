@@ -22,6 +22,7 @@ use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::known_hosts;
 use crate::limits::Limits;
+use crate::live::{Live, Who};
 use crate::relay::{Control, Half, halves, late};
 use crate::route::Route;
 use crate::store::RouteStore;
@@ -60,16 +61,12 @@ pub struct World {
 
 /// A connection that has a permit.
 pub struct Arrival {
-    /// Its number since the start, for the log.
-    pub id: u64,
     /// The accepted socket.
     pub stream: TcpStream,
-    /// Where from.
-    pub peer: SocketAddr,
     /// Its place.
     pub permit: Permit,
-    /// Ends it from outside.
-    pub control: Arc<Control>,
+    /// What others see of it, and what ends it: its number, where it is from, its control.
+    pub live: Arc<Live>,
 }
 
 /// What is known for the end line.
@@ -85,7 +82,7 @@ struct Told {
 /// Lives one session and writes its end line.
 pub fn run(world: &Arc<World>, arrival: Arrival) {
     let started = Instant::now();
-    let (id, peer, control) = (arrival.id, arrival.peer, Arc::clone(&arrival.control));
+    let (id, peer, control) = (arrival.live.id(), arrival.live.peer(), Arc::clone(arrival.live.control()));
     let mut told = Told::default();
     let outcome = catch_unwind(AssertUnwindSafe(|| story(world, arrival, &mut told)));
     let fault = match outcome {
@@ -112,7 +109,8 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
 }
 
 fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fault> {
-    let Arrival { id, stream, peer, mut permit, control } = arrival;
+    let Arrival { stream, mut permit, live } = arrival;
+    let (id, peer, control) = (live.id(), live.peer(), Arc::clone(live.control()));
     let deadline = Instant::now() + world.config.limits.login_timeout;
     let max_offered = world.config.downstream.max_offered_keys;
     let (banner, refused) = (world.banner.clone(), tell_refused(world, (id, peer), Rc::clone(&told.came)));
@@ -127,7 +125,9 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     told.came.set(Came { proven: true, ..told.came.get() });
     told.user = Some(proven.user().to_string());
     log_proven(id, &proven, &downstream);
-    let teller = Arc::new(Teller::new(world.audit.clone(), subject(id, &proven, peer, &downstream)));
+    let subject = subject(id, &proven, peer, &downstream);
+    live.proven(Who { user: subject.user.clone(), key: subject.key.clone(), software: subject.software.clone() });
+    let teller = Arc::new(Teller::new(world.audit.clone(), subject));
     told.teller = Some(Arc::clone(&teller));
     teller.send(What::Login {});
     let route = find(world, &proven).and_then(|route| let_in(&mut permit, &proven, peer.ip(), route));
@@ -138,19 +138,19 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
     let ours = ours.limited(rates.as_ref().map(|rates| Arc::clone(&rates.up)));
     let theirs = theirs.limited(rates.as_ref().map(|rates| Arc::clone(&rates.down)));
     let waiting = Waiting { deadline, control: &control };
-    let watched = Watched::new(id, proven.user().as_str(), route.as_ref().ok(), &teller);
+    let watched = Watched::new(&live, route.as_ref().ok(), &teller);
     thread::scope(|scope| {
-        let (user, route, watched) = (proven.user(), &route, &watched);
+        let (user, route, watched, live) = (proven.user(), &route, &watched, &*live);
         let upstream = thread::Builder::new().name(format!("upstream-{id}")).stack_size(STACK).spawn_scoped(scope, move || {
             let done = Done { control: waiting.control, side: Side::Upstream };
             let route = match route {
                 Ok(route) => route,
                 Err(fault) => {
-                    tell(watched, fault, waiting, theirs);
+                    tell(watched, fault, (live, waiting), theirs);
                     return 0;
                 }
             };
-            let (bytes, upstream) = relay_upstream(world, (id, user), route, waiting, theirs, (watched, since));
+            let (bytes, upstream) = relay_upstream(world, (live, user), route, waiting, theirs, (watched, since));
             drop(done);
             if let Some(upstream) = upstream {
                 world.kept.keep(user, route, upstream, waiting);
@@ -257,20 +257,21 @@ fn relay_downstream(
 /// connection.
 fn relay_upstream(
     world: &World,
-    (id, user): (u64, &UserName),
+    (live, user): (&Live, &UserName),
     route: &Route,
     waiting: Waiting<'_>,
     half: Half,
     (watched, proven): (&Watched<'_>, Instant),
 ) -> (u64, Option<Upstream>) {
-    let mut upstream = match open_upstream(world, (id, user), route, waiting) {
+    let mut upstream = match open_upstream(world, (live.id(), user), route, waiting) {
         Ok(upstream) => upstream,
         Err(fault) => {
             waiting.control.end(fault.clone());
-            tell(watched, &fault, waiting, half);
+            tell(watched, &fault, (live, waiting), half);
             return (0, None);
         }
     };
+    live.opened(route.address(), route.login.clone());
     tell_opened(watched.teller(), route, &upstream);
     waiting.control.open();
     let bytes = half.run(upstream.leg(), &mut watched.replies(Some(proven)), &|| None);
@@ -278,11 +279,12 @@ fn relay_upstream(
 }
 
 /// Tells a user why there is no upstream, in the upstream's place.
-fn tell(watched: &Watched<'_>, fault: &Fault, waiting: Waiting<'_>, half: Half) {
+fn tell(watched: &Watched<'_>, fault: &Fault, (live, waiting): (&Live, Waiting<'_>), half: Half) {
     if waiting.control.is_cut() {
         // The client is gone, or the router ends.
         return;
     }
+    live.explains();
     let text = fault.said_to_user();
     let requests = explain(waiting.control, half, &mut watched.replies(None), &text);
     let (id, user) = watched.who();

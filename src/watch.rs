@@ -1,11 +1,12 @@
 //! What becomes of each buffer of a session: the two streams with the ledger that they share, the log's lines of file operations, and
 //! the audit's events.
 //!
-//! A ledger is there only when somebody wants to know, or a policy must: otherwise requests are looked at for a start directory and for the
-//! log, and replies not at all.
+//! A session with an upstream has a ledger, so that its transfers can be [seen](crate::live) while they run. One that is there for nothing
+//! else ([`Ledger::looking_on`]) refuses nothing and ends no session: when an upstream does not speak SFTP, its bytes pass unseen.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use crate::audit::Audit;
@@ -13,6 +14,7 @@ use crate::error::{shown, shown_bytes};
 use crate::event::{self, Hash, Kind, Outcome, Paths, Subject, What};
 use crate::hash::{Algorithm, Hasher};
 use crate::ledger::{self, Event, File, Finished, Ledger, Transfer};
+use crate::live::{self, Live};
 use crate::policy::Policy;
 use crate::relay::Watch;
 use crate::route::Route;
@@ -68,7 +70,11 @@ pub struct Watched<'a> {
     user: String,
     route: Option<&'a Route>,
     teller: &'a Teller,
-    books: Option<Mutex<Both>>,
+    books: Option<Arc<Mutex<Both>>>,
+    /// The replies are no SFTP, and no audit or policy needs them to be.
+    blind: AtomicBool,
+    /// Requests in flight, after the last buffer of either thread.
+    owed: AtomicUsize,
 }
 
 /// What stands behind one lock, which each thread takes once a buffer.
@@ -77,16 +83,32 @@ struct Both {
     digests: Digests,
 }
 
+impl live::Books for Mutex<Both> {
+    fn open(&self, now: Instant) -> live::Open {
+        let both = self.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open: Vec<_> = both.ledger.transfers().collect();
+        open.sort_by_key(|transfer| std::cmp::Reverse(transfer.ended));
+        let more = open.len().saturating_sub(live::MAX_TRANSFERS);
+        let transfers = open.iter().take(live::MAX_TRANSFERS).map(|transfer| seen(transfer, now)).collect();
+        live::Open { in_flight: both.ledger.counts().0, transfers, more }
+    }
+}
+
 impl<'a> Watched<'a> {
-    /// The session `id` of `user`; without a route there is nothing to judge, for nothing goes anywhere.
-    pub fn new(id: u64, user: &str, route: Option<&'a Route>, teller: &'a Teller) -> Self {
-        let wanted = FROM_LEDGER.iter().any(|kind| teller.wants(*kind));
-        let judged = route.is_some_and(|route| route.policy.is_some());
+    /// Of a session whose user is proven; without a route there is nothing to judge, for nothing goes anywhere.
+    pub fn new(live: &Live, route: Option<&'a Route>, teller: &'a Teller) -> Self {
         // A digest is told with a transfer: nobody who hears of those, no digest.
         let hash = route.and_then(|route| route.hash).filter(|_| FROM_LEDGER[1..].iter().any(|kind| teller.wants(*kind)));
-        let both = || Mutex::new(Both { ledger: Ledger::default(), digests: Digests::new(hash) });
-        let books = (route.is_some() && (wanted || judged)).then(both);
-        Self { id, user: shown(user), route, teller, books }
+        let judged = route.is_some_and(|route| route.policy.is_some());
+        let needed = judged || FROM_LEDGER.iter().any(|kind| teller.wants(*kind));
+        let ledger = || if needed { Ledger::default() } else { Ledger::looking_on() };
+        let books = route.map(|_| Arc::new(Mutex::new(Both { ledger: ledger(), digests: Digests::new(hash) })));
+        if let Some(books) = &books {
+            live.keep(Arc::downgrade(books) as Weak<dyn live::Books>);
+        }
+        let user = live.who().map(|who| shown(&who.user)).unwrap_or_default();
+        let (blind, owed) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { id: live.id(), user, route, teller, books, blind, owed }
     }
 
     /// The session's number, and its user as the log shows it.
@@ -123,7 +145,17 @@ impl<'a> Watched<'a> {
     }
 
     fn both(&self) -> Option<MutexGuard<'_, Both>> {
-        Some(self.books.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner))
+        let books = self.books.as_ref().filter(|_| !self.blind.load(Ordering::Relaxed))?;
+        Some(books.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes how much is in flight; to be called under the lock.
+    fn note(&self, ledger: &Ledger) {
+        self.owed.store(ledger.counts().0, Ordering::Relaxed);
+    }
+
+    fn owes(&self) -> Option<bool> {
+        self.books.as_ref().filter(|_| !self.blind.load(Ordering::Relaxed)).map(|_| self.owed.load(Ordering::Relaxed) > 0)
     }
 
     fn takes_digests(&self) -> bool {
@@ -228,11 +260,19 @@ impl Watch for RequestWatch<'_> {
             (Heard::Content(content), Some(digests)) => digests.feed(Direction::Written, &content),
             (Heard::Event(_) | Heard::Content(_), None) => {}
         };
-        requests.pass(buffer, books, &mut told).map_err(|error| error.to_string())
+        let passed = requests.pass(buffer, books, &mut told).map_err(|error| error.to_string());
+        if let Some(both) = &both {
+            watched.note(&both.ledger);
+        }
+        passed
     }
 
     fn answers(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.answers)
+    }
+
+    fn owes(&self) -> Option<bool> {
+        self.watched.owes()
     }
 }
 
@@ -247,22 +287,37 @@ pub struct ReplyWatch<'a> {
 impl Watch for ReplyWatch<'_> {
     fn pass(&mut self, buffer: &mut Vec<u8>) -> Result<(), String> {
         let watched = self.watched;
-        if let Some(proven) = self.proven.take() {
+        let first = self.proven.take();
+        if let Some(proven) = first {
             let milliseconds = proven.elapsed().as_secs_f64() * 1000.0;
             log::info!("reply session={} user=\"{}\" milliseconds={milliseconds:.1}", watched.id, watched.user);
         }
         let (Some(replies), Some(mut both)) = (&mut self.replies, watched.both()) else { return Ok(()) };
         let Both { ledger, digests } = &mut *both;
+        let as_it_came = (first.is_some() && ledger.looks_on()).then(|| buffer.clone());
         let mut told = |heard: Heard<'_>| match heard {
             Heard::Event(event) => watched.tell(event, digests),
             Heard::Content(content) => digests.feed(Direction::Read, &content),
             Heard::Asked(_) | Heard::Answer(_) => {}
         };
-        replies.pass(buffer, Books { ledger, now: Instant::now() }, &mut told).map_err(|error| error.to_string())
+        let passed = replies.pass(buffer, Books { ledger, now: Instant::now() }, &mut told);
+        watched.note(ledger);
+        if let (Err(error), Some(as_it_came)) = (&passed, as_it_came) {
+            log::debug!("session {} is no longer looked at: {error}", watched.id);
+            watched.blind.store(true, Ordering::Relaxed);
+            *ledger = Ledger::default();
+            *buffer = as_it_came;
+            return Ok(());
+        }
+        passed.map_err(|error| error.to_string())
     }
 
     fn at_boundary(&self) -> bool {
         self.replies.as_ref().is_some_and(Replies::at_boundary)
+    }
+
+    fn owes(&self) -> Option<bool> {
+        self.watched.owes()
     }
 }
 
@@ -294,6 +349,23 @@ impl Digests {
         let Some(algorithm) = self.algorithm else { return (None, None) };
         let mut take = |direction| self.open.remove(&(file, direction)).unwrap_or_else(|| Hasher::new(algorithm));
         (Some(take(Direction::Written)), Some(take(Direction::Read)))
+    }
+}
+
+/// A transfer as it is shown while it runs. Who opens a file for both has it as an upload.
+fn seen(transfer: &Transfer, now: Instant) -> live::Transfer {
+    let is_up = transfer.written.requests > 0 || (transfer.read.requests == 0 && transfer.flags.changes());
+    let (share, direction) =
+        if is_up { (&transfer.written, live::Direction::Up) } else { (&transfer.read, live::Direction::Down) };
+    live::Transfer {
+        path: String::from_utf8_lossy(&transfer.path).into_owned(),
+        direction,
+        offset: share.ranges.list().last().map_or(0, |range| range.1),
+        // The size that an upload's file had says nothing of the one that it will have.
+        size: transfer.size.or(transfer.eof).filter(|_| !is_up),
+        bytes: share.bytes,
+        seconds: live::rounded(now.saturating_duration_since(transfer.opened)),
+        idle: live::rounded(now.saturating_duration_since(transfer.ended)),
     }
 }
 

@@ -206,9 +206,21 @@ pub struct Ledger {
     last: Option<File>,
     /// The answer to the last STAT.
     sized: Option<(Box<[u8]>, u64)>,
+    /// Nobody depends on it: what it cannot hold it does not know, instead of refusing it.
+    looks_on: bool,
 }
 
 impl Ledger {
+    /// One for who only wants to see what goes on: it refuses nothing and ends no session.
+    pub fn looking_on() -> Self {
+        Self { looks_on: true, ..Self::default() }
+    }
+
+    /// Whether it is one of those.
+    pub fn looks_on(&self) -> bool {
+        self.looks_on
+    }
+
     /// The file of a handle.
     pub fn find(&mut self, handle: &[u8]) -> Option<File> {
         if let Some(last) = self.last
@@ -235,8 +247,20 @@ impl Ledger {
         (self.pending.len(), self.files.len() - self.free.len())
     }
 
+    /// The open files, as far as they have come.
+    pub fn transfers(&self) -> impl Iterator<Item = &Transfer> {
+        self.files.iter().flatten().filter(|open| !open.is_directory && !open.gone).map(|open| &open.transfer)
+    }
+
     /// Enters a request that goes to the upstream.
     pub fn enter(&mut self, id: u32, asked: Asked) -> Result<(), NotEntered> {
+        match self.try_enter(id, asked) {
+            Err(_) if self.looks_on => Ok(()),
+            entered => entered,
+        }
+    }
+
+    fn try_enter(&mut self, id: u32, asked: Asked) -> Result<(), NotEntered> {
         let Asked { kind, file, offset, length, subject } = asked;
         let opens = kind.is_some_and(opens);
         let size = subject.as_ref().map_or(0, |subject| subject.size());

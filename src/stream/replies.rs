@@ -253,5 +253,9 @@ fn gives_path(kind: &Kind) -> bool {
 
 fn matched(id: u32, answer: Answer<'_>, books: &mut Books<'_>, told: &mut dyn FnMut(Heard<'_>)) -> Result<(), ReplyError> {
     let mut tell = |event: Event| told(Heard::Event(event));
-    if books.ledger.answer(id, answer, books.now, &mut tell) { Ok(()) } else { Err(ReplyError::Unasked(id)) }
+    if books.ledger.answer(id, answer, books.now, &mut tell) || books.ledger.looks_on() {
+        Ok(())
+    } else {
+        Err(ReplyError::Unasked(id))
+    }
 }
