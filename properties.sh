@@ -92,7 +92,7 @@ export SFTPPROXY_UPSTREAM_KEY_PATH=''
 # Value: DIR
 export SFTPPROXY_UPSTREAM_KEYS_DIR=''
 
-# Host keys of upstreams without a pin in the record; empty = ~/.ssh/known_hosts.
+# Host keys of upstreams without a pin; empty = ~/.ssh/known_hosts.
 # Value: FILE
 export SFTPPROXY_KNOWN_HOSTS=''
 
@@ -128,7 +128,7 @@ export SFTPPROXY_UPSTREAM_MACS=''
 # Value: LIST
 export SFTPPROXY_UPSTREAM_KEX=''
 
-# Host key algorithms towards upstreams; empty = the library's list.
+# Host key algorithms towards upstreams, behind those of pinned keys; empty = Ed25519, ECDSA, RSA with SHA-2.
 # Value: LIST
 export SFTPPROXY_UPSTREAM_HOSTKEY_ALGORITHMS=''
 

@@ -1,8 +1,8 @@
 //! `known_hosts` (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"): which keys a host has been known by, plain and hashed.
 //!
 //! Pure. libssh2's own reader is not used: for a port other than 22 it falls back to the bare name even when `[host]:port` is
-//! there with another key. Lines that cannot be read are passed over, as OpenSSH does; `@cert-authority` lines are too, because
-//! libssh2 does not check host certificates.
+//! there with another key. Lines that cannot be read are passed over, as OpenSSH does. `@cert-authority` lines approve nothing, because
+//! neither library checks a host certificate's signature; that there is one is told, so that the refusal can say so.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +18,8 @@ pub struct Known {
     pub keys: Vec<PublicKey>,
     /// Keys it must not show (`@revoked`).
     pub revoked: Vec<PublicKey>,
+    /// Whether the file trusts an authority for this host (`@cert-authority`), which counts for nothing here.
+    pub authority: bool,
 }
 
 /// Looks a host up: `[host]:port` first and, only if that is nowhere, the bare name, because old files have bare names also for
@@ -32,6 +34,7 @@ pub fn look_up(file: &str, host: &str, port: u16) -> Known {
         exact.keys = bare.keys;
     }
     exact.revoked.extend(bare.revoked);
+    exact.authority |= bare.authority;
     exact
 }
 
@@ -49,6 +52,7 @@ fn find(file: &str, name: &str) -> Known {
         match marker {
             None => known.keys.push(key),
             Some("@revoked") => known.revoked.push(key),
+            Some("@cert-authority") => known.authority = true,
             Some(_) => {}
         }
     }
@@ -126,6 +130,7 @@ mod tests {
             "# h {A}\nH,other {A}\n*.example.org,!bad.example.org {B}\nh rubbish\n@cert-authority h {B}\nh ssh-ed25519 AAAA\n"
         );
         check(&file, "h", 22, &[A]);
+        assert!(look_up(&file, "h", 2222).authority && !look_up(&file, "other", 22).authority);
         check(&file, "x.example.org", 22, &[B]);
         check(&file, "bad.example.org", 22, &[]);
         let revoked = look_up(&format!("@revoked * {B}\nh {A}\n"), "h", 2222);

@@ -20,7 +20,7 @@ use sftpproxy::host_keys::{self, HostKey};
 use sftpproxy::server::{self, Ended, Shutdown};
 use sftpproxy::session::World;
 use sftpproxy::store::RouteStore;
-use sftpproxy::upstream::Kept;
+use sftpproxy::upstream::{Kept, Quarantine};
 use sftpproxy::{admin, cli};
 
 /// Exit codes, as `--help` and the manual say.
@@ -148,7 +148,8 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     };
     ctrlc::set_handler(stop).map_err(|error| format!("signals: {error}"))?;
     let (admission, audit_of) = (Admission::new(config.admission.clone()), audit.audit());
-    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits: Arc::default(), admission });
+    let (limits, quarantine) = (Arc::default(), Quarantine::default());
+    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits, admission, quarantine });
     sftpproxy::session::watch_limits(&world)?;
     sftpproxy::bans::watch(&world)?;
     for listener in &listeners {
@@ -195,7 +196,10 @@ fn safe_ciphers(ciphers: &str) -> String {
 fn open_store(config: &Config) -> Result<Box<dyn RouteStore>, String> {
     Ok(match &config.store {
         Store::Redis(redis) => Box::new(sftpproxy::store::redis::RedisStore::new(redis).map_err(|error| error.0)?),
-        Store::File(path) => Box::new(sftpproxy::store::file::FileStore::new(path).map_err(|error| error.0)?),
+        Store::File(path) => {
+            let store = sftpproxy::store::file::FileStore::new(path).map_err(|error| error.0)?;
+            Box::new(store.noting_in(&config.state_dir))
+        }
     })
 }
 

@@ -63,32 +63,71 @@ pub struct Speed {
     pub down: u32,
 }
 
+/// Types of host key that there are, today's first.
+pub const HOST_KEY_TYPES: [&str; 5] =
+    ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"];
+
 /// What an operator has said about a host's key.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pin {
-    /// `SHA256:…`: any key with this fingerprint.
+    /// `SHA256:…`: the key with this fingerprint, of whatever type.
     Fingerprint(Fingerprint),
+    /// `TYPE SHA256:…`: likewise, and the type is known, so that it can be asked for.
+    Typed(&'static str, Fingerprint),
     /// `TYPE BASE64`: exactly this key.
     Key(PublicKey),
 }
 
 impl Pin {
-    /// Reads one pin: `SHA256:…` or a public key line.
+    /// Reads one pin: `SHA256:…`, `TYPE SHA256:…` or a public key line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let text = text.trim();
+        let print =
+            |text: &str| Fingerprint::parse(text).ok_or_else(|| format!("\"{}\" is not a SHA256 fingerprint", shown(text)));
         if text.starts_with("SHA256:") {
-            return Fingerprint::parse(text)
-                .map(Self::Fingerprint)
-                .ok_or_else(|| format!("\"{}\" is not a SHA256 fingerprint", shown(text)));
+            return print(text).map(Self::Fingerprint);
         }
-        PublicKey::from_line(text).map(|(key, _)| Self::Key(key))
+        match text.split_once([' ', '\t']).map(|(kind, rest)| (kind, rest.trim_start())) {
+            Some((kind, rest)) if rest.starts_with("SHA256:") => {
+                let known = HOST_KEY_TYPES.into_iter().find(|known| *known == kind);
+                let known = known.ok_or_else(|| format!("\"{}\" is not a type of host key", shown(kind)))?;
+                print(rest).map(|print| Self::Typed(known, print))
+            }
+            _ => PublicKey::from_line(text).map(|(key, _)| Self::Key(key)),
+        }
     }
 
-    /// Whether the host key with this blob is the pinned one.
-    pub fn matches(&self, blob: &[u8]) -> bool {
+    /// The shortest pin of a key that tells its type.
+    pub fn of(key: &PublicKey) -> Self {
+        match HOST_KEY_TYPES.into_iter().find(|kind| *kind == key.kind()) {
+            Some(kind) => Self::Typed(kind, key.fingerprint()),
+            None => Self::Key(key.clone()),
+        }
+    }
+
+    /// The key's type, where the pin tells it.
+    pub fn kind(&self) -> Option<&str> {
         match self {
-            Self::Fingerprint(fingerprint) => *fingerprint == Fingerprint::of(blob),
-            Self::Key(key) => key.blob() == blob,
+            Self::Fingerprint(_) => None,
+            Self::Typed(kind, _) => Some(kind),
+            Self::Key(key) => Some(key.kind()),
+        }
+    }
+
+    /// The key's fingerprint.
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Fingerprint(fingerprint) | Self::Typed(_, fingerprint) => *fingerprint,
+            Self::Key(key) => key.fingerprint(),
+        }
+    }
+
+    /// Whether this host key is the pinned one.
+    pub fn matches(&self, key: &PublicKey) -> bool {
+        match self {
+            Self::Fingerprint(fingerprint) => *fingerprint == key.fingerprint(),
+            Self::Typed(kind, fingerprint) => *kind == key.kind() && *fingerprint == key.fingerprint(),
+            Self::Key(pinned) => pinned == key,
         }
     }
 }
@@ -97,6 +136,7 @@ impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fingerprint(fingerprint) => fingerprint.fmt(f),
+            Self::Typed(kind, fingerprint) => write!(f, "{kind} {fingerprint}"),
             Self::Key(key) => write!(f, "{} {}", key.kind(), key.base64()),
         }
     }
@@ -200,12 +240,48 @@ impl Route {
 
     /// `host:port`, with brackets around an IPv6 address.
     pub fn address(&self) -> String {
-        if self.remote.contains(':') {
-            format!("[{}]:{}", self.remote, self.port)
-        } else {
-            format!("{}:{}", self.remote, self.port)
-        }
+        address(&self.remote, self.port)
     }
+}
+
+/// What an operator has said of an upstream for all its users. Every field has been checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Pinned host keys, for records without pins of their own.
+    pub pins: Vec<Pin>,
+}
+
+/// The fields of an upstream's entry that have a meaning here.
+pub const HOST_FIELDS: [&str; 1] = ["hostkey"];
+
+impl Host {
+    /// Parses an upstream's entry, whole or not at all. Unknown fields are ignored, an empty field is a missing one.
+    pub fn parse(entry: &Record) -> Result<Self, String> {
+        let text = |name: &str| entry.get(name).map_or("", String::as_str);
+        let pins = check_text(text("hostkey")).and_then(|()| parse_pins(text("hostkey")));
+        Ok(Self { pins: pins.map_err(|reason| format!("hostkey: {reason}"))? })
+    }
+}
+
+/// `host:port` in lower case, with brackets around an IPv6 address: what an upstream is called in the store.
+pub fn address(host: &str, port: u16) -> String {
+    let host = host.to_ascii_lowercase();
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// `HOST`, `HOST:PORT`, `[V6]:PORT`, `[V6]` or `V6`, as people write it; without a port it is 22.
+pub fn parse_address(given: &str) -> Result<(String, u16), String> {
+    let (host, port) = match (given.strip_prefix('[').and_then(|rest| rest.split_once(']')), given.matches(':').count()) {
+        (Some((host, "")), _) => (host, 22),
+        (Some((host, rest)), _) => (host, parse_port(rest.strip_prefix(':').unwrap_or(rest))?),
+        (None, 1) => {
+            let (host, port) = given.split_once(':').unwrap_or((given, ""));
+            (host, parse_port(port)?)
+        }
+        (None, _) => (given, 22),
+    };
+    check_host(host)?;
+    Ok((host.to_owned(), port))
 }
 
 /// Reads a port, 1 to 65535.
@@ -319,6 +395,44 @@ mod tests {
             (route.address().as_str(), route.login.as_str(), route.home.as_deref()),
             ("[::1]:32772", "root", Some("/srv"))
         );
+    }
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        for (given, host, port) in [
+            ("h", "h", 22),
+            ("h:2222", "h", 2222),
+            ("10.0.0.7:22", "10.0.0.7", 22),
+            ("[::1]:2222", "::1", 2222),
+            ("[::1]", "::1", 22),
+            ("fe80::1", "fe80::1", 22),
+        ] {
+            assert_eq!(parse_address(given), Ok((host.to_owned(), port)), "{given}");
+        }
+        for bad in ["", ":22", "h:0", "h:x", "a b:22", "[::1]x"] {
+            assert!(parse_address(bad).is_err(), "{bad}");
+        }
+        assert_eq!((address("Host", 22), address("::1", 2222)), ("host:22".to_owned(), "[::1]:2222".to_owned()));
+    }
+
+    #[test]
+    fn a_pin_is_read_in_three_spellings_and_tells_its_type_where_it_can() {
+        let base64 = "AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+        let key = PublicKey::from_base64(base64).unwrap();
+        let print = key.fingerprint();
+        for (text, kind) in [
+            (print.to_string(), None),
+            (format!("ssh-ed25519 {print}"), Some("ssh-ed25519")),
+            (format!("ssh-ed25519 {base64}"), Some("ssh-ed25519")),
+        ] {
+            let pin = Pin::parse(&text).unwrap();
+            assert_eq!((pin.kind(), pin.fingerprint(), pin.to_string(), pin.matches(&key)), (kind, print, text, true));
+        }
+        assert_eq!(Pin::of(&key).to_string(), format!("ssh-ed25519 {print}"));
+        assert!(!Pin::parse(&format!("ssh-rsa {print}")).unwrap().matches(&key));
+        for bad in ["ssh-dss SHA256:x", &format!("ssh-ed448 {print}"), "ssh-ed25519 SHA256:short"] {
+            assert!(Pin::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -20,13 +20,12 @@ use crate::event::{Kind, Subject, What};
 use crate::explain::explain;
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
-use crate::known_hosts;
 use crate::limits::Limits;
 use crate::live::{Live, Who};
 use crate::relay::{Control, Half, halves, late};
 use crate::route::Route;
 use crate::store::RouteStore;
-use crate::upstream::{Kept, Trust, Upstream, Waiting, dial};
+use crate::upstream::{Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial};
 use crate::watch::{Teller, Watched};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
@@ -57,6 +56,8 @@ pub struct World {
     pub limits: Arc<Limits>,
     /// Who may come in.
     pub admission: Arc<Admission>,
+    /// Upstreams whose host key has changed.
+    pub quarantine: Quarantine,
 }
 
 /// A connection that has a permit.
@@ -293,13 +294,13 @@ fn tell(watched: &Watched<'_>, fault: &Fault, (live, waiting): (&Live, Waiting<'
 
 fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {
     let config = &world.config.upstream;
-    let trust = trust(world, route)?;
+    let trust = Trust::find(world.store.as_ref(), route, config)?;
 
     let kept = world.kept.open(user, route, &trust, config, waiting);
     let again = if kept.is_some() { " kept=yes" } else { "" };
     let upstream = match kept {
         Some(upstream) => upstream,
-        None => dial(&route.remote, route.port, config, waiting)?.trust(&trust)?.log_in(route)?.open()?,
+        None => trusted(world, user, (route, &trust), waiting)?.log_in(route)?.open()?,
     };
 
     let (address, login, cipher) = (route.address(), shown(&route.login), upstream.cipher());
@@ -311,20 +312,26 @@ fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, wai
     Ok(upstream)
 }
 
-/// What an operator has said about the upstream's host key.
-fn trust(world: &World, route: &Route) -> Result<Trust, Fault> {
-    let config = &world.config.upstream;
-    let file = config.known_hosts.clone().or_else(|| Some(config.account_home.as_ref()?.join(".ssh/known_hosts")));
-    let mut trust = Trust { pins: route.pins.clone(), known: known_hosts::Known::default(), file: String::new() };
-    let Some(file) = file else { return Ok(trust) };
-    trust.file = file.display().to_string();
-    match std::fs::read(&file) {
-        Ok(text) => trust.known = known_hosts::look_up(&String::from_utf8_lossy(&text), &route.remote, route.port),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        // A file that is there and cannot be read may revoke a key.
-        Err(error) => return Err(Fault::new(Side::Upstream, Stage::Trust, format!("{}: {error}", trust.file))),
+/// A connection to the upstream whose host key is approved. One that shows another key is quarantined, until it shows the approved one.
+fn trusted<'a>(
+    world: &'a World,
+    user: &UserName,
+    (route, trust): (&Route, &Trust),
+    waiting: Waiting<'a>,
+) -> Result<Trusted<'a>, Fault> {
+    let (store, address) = (world.store.as_ref(), route.address());
+    match dial(&route.remote, route.port, &world.config.upstream, waiting)?.trust(trust) {
+        Ok(trusted) => {
+            world.quarantine.end(store, &address, trusted.host_key());
+            Ok(trusted)
+        }
+        Err(Distrust { fault, changed }) => {
+            if let Some(key) = changed {
+                world.quarantine.begin(store, &address, (&key, user.as_str()), trust);
+            }
+            Err(fault)
+        }
     }
-    Ok(trust)
 }
 
 /// Counts a fault of the client, if the end of its session proves one; the line is what fail2ban reads.

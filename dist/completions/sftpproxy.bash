@@ -97,6 +97,15 @@ _sftpproxy() {
             sftpproxy__subcmd__help__subcmd__ban,remove)
                 cmd="sftpproxy__subcmd__help__subcmd__ban__subcmd__remove"
                 ;;
+            sftpproxy__subcmd__help__subcmd__host__subcmd__key,approve)
+                cmd="sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__approve"
+                ;;
+            sftpproxy__subcmd__help__subcmd__host__subcmd__key,list)
+                cmd="sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__list"
+                ;;
+            sftpproxy__subcmd__help__subcmd__host__subcmd__key,remove)
+                cmd="sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__remove"
+                ;;
             sftpproxy__subcmd__help__subcmd__host__subcmd__key,scan)
                 cmd="sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__scan"
                 ;;
@@ -130,14 +139,32 @@ _sftpproxy() {
             sftpproxy__subcmd__help__subcmd__user,show)
                 cmd="sftpproxy__subcmd__help__subcmd__user__subcmd__show"
                 ;;
+            sftpproxy__subcmd__host__subcmd__key,approve)
+                cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__approve"
+                ;;
             sftpproxy__subcmd__host__subcmd__key,help)
                 cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__help"
+                ;;
+            sftpproxy__subcmd__host__subcmd__key,list)
+                cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__list"
+                ;;
+            sftpproxy__subcmd__host__subcmd__key,remove)
+                cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__remove"
                 ;;
             sftpproxy__subcmd__host__subcmd__key,scan)
                 cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__scan"
                 ;;
+            sftpproxy__subcmd__host__subcmd__key__subcmd__help,approve)
+                cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__approve"
+                ;;
             sftpproxy__subcmd__host__subcmd__key__subcmd__help,help)
                 cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__help"
+                ;;
+            sftpproxy__subcmd__host__subcmd__key__subcmd__help,list)
+                cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__list"
+                ;;
+            sftpproxy__subcmd__host__subcmd__key__subcmd__help,remove)
+                cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__remove"
                 ;;
             sftpproxy__subcmd__host__subcmd__key__subcmd__help,scan)
                 cmd="sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__scan"
@@ -743,8 +770,50 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__help__subcmd__host__subcmd__key)
-            opts="scan"
+            opts="scan list approve remove"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__approve)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__host__subcmd__key__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -967,7 +1036,7 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__host__subcmd__key)
-            opts="-h --help scan help"
+            opts="-h --help scan list approve remove help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -980,9 +1049,41 @@ _sftpproxy() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        sftpproxy__subcmd__host__subcmd__key__subcmd__help)
-            opts="scan help"
+        sftpproxy__subcmd__host__subcmd__key__subcmd__approve)
+            opts="-y -h --key --add --yes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__host__subcmd__key__subcmd__help)
+            opts="scan list approve remove help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__approve)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1008,6 +1109,34 @@ _sftpproxy() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__remove)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sftpproxy__subcmd__host__subcmd__key__subcmd__help__subcmd__scan)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1015,6 +1144,38 @@ _sftpproxy() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__host__subcmd__key__subcmd__list)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__host__subcmd__key__subcmd__remove)
+            opts="-y -h --key --yes --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

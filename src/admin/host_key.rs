@@ -1,34 +1,62 @@
-//! `host-key scan`: what host keys an upstream shows, as fingerprints and as the lines to pin. Looking at them is not trusting them.
+//! `host-key scan|list|approve|remove`: what host keys upstreams show, which are approved and by whom, and which upstreams are
+//! quarantined. Looking at a key is not trusting it.
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
-use super::{Console, Context, Trouble, json_option, print, refused, text};
+use super::{Console, Context, Trouble, json_option, print, refused, text, yes_option};
 use crate::identity::PublicKey;
-use crate::route::{check_host, parse_port};
+use crate::route::{Pin, parse_address};
+
+mod approve;
+mod survey;
+
+pub use approve::{approve, remove};
+pub use survey::list;
 
 /// The commands under `host-key`.
 pub fn commands() -> Vec<Command> {
+    let address = || {
+        Arg::new("address").value_name("HOST[:PORT]").required(true).help("[IPv6]:PORT for an IPv6 address; without a port 22")
+    };
+    let key = |help: &'static str| Arg::new("key").long("key").value_name("SHA256:…").help(help);
     vec![
         Command::new("scan")
             .about("Print the host keys of an upstream and the lines to pin; compare them with what its own console says")
-            .arg(Arg::new("address").value_name("HOST[:PORT]").required(true).help("[IPv6]:PORT for an IPv6 address"))
+            .arg(address())
             .arg(json_option()),
+        Command::new("list")
+            .about("List the approved host keys of all upstreams, by whom they are approved, and which upstreams are quarantined")
+            .arg(json_option()),
+        Command::new("approve")
+            .about("Pin the host keys that an upstream shows, or has shown when it was quarantined, for all its users")
+            .arg(address())
+            .arg(key("Only the key with this fingerprint"))
+            .arg(Arg::new("add").long("add").action(ArgAction::SetTrue).help("Leave the keys that are pinned already in force"))
+            .arg(yes_option("Pin without a question")),
+        Command::new("remove")
+            .about("Remove the pins of an upstream; pins in users' records stay")
+            .arg(address())
+            .arg(key("Only the pin of the key with this fingerprint"))
+            .arg(yes_option("Remove without a question")),
     ]
 }
 
 /// `host-key scan`.
 pub fn scan(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'_>) -> Result<(), Trouble> {
-    let (host, port) = address(text(matches, "address").unwrap_or_default()).map_err(refused)?;
+    let (host, port) = parse_address(text(matches, "address").unwrap_or_default()).map_err(refused)?;
     let keys = crate::upstream::scan(&host, port, context.upstream).map_err(Trouble::Failed)?;
     if matches.get_flag("json") {
         let keys: Vec<_> = keys.iter().map(|key| as_json(&host, port, key)).collect();
         return Ok(print::json(console.out, &json!({ "host": host, "port": port, "keys": keys }))?);
     }
     fingerprints(console, &keys)?;
-    writeln!(console.out, "\nto pin in a user's record (one is enough; also: user add NAME --update --host-key …):")?;
+    writeln!(
+        console.out,
+        "\nto pin for all users of this upstream: sftpproxy host-key approve; in one user's record (one is enough):"
+    )?;
     for key in &keys {
-        writeln!(console.out, "hostkey = \"{}\"", key.fingerprint())?;
+        writeln!(console.out, "hostkey = \"{}\"", Pin::of(key))?;
     }
     writeln!(console.out, "\nfor known_hosts:")?;
     for key in &keys {
@@ -47,7 +75,7 @@ fn as_json(host: &str, port: u16, key: &PublicKey) -> serde_json::Value {
     json!({
         "type": key.kind(),
         "fingerprint": key.fingerprint().to_string(),
-        "hostkey": key.fingerprint().to_string(),
+        "hostkey": Pin::of(key).to_string(),
         "known_hosts": known_hosts_line(host, port, key),
     })
 }
@@ -60,41 +88,9 @@ fn known_hosts_line(host: &str, port: u16, key: &PublicKey) -> String {
     }
 }
 
-/// `HOST`, `HOST:PORT`, `[V6]:PORT`, `[V6]` or `V6`.
-fn address(given: &str) -> Result<(String, u16), String> {
-    let (host, port) = match (given.strip_prefix('[').and_then(|rest| rest.split_once(']')), given.matches(':').count()) {
-        (Some((host, "")), _) => (host, 22),
-        (Some((host, rest)), _) => (host, parse_port(rest.strip_prefix(':').unwrap_or(rest))?),
-        (None, 1) => {
-            let (host, port) = given.split_once(':').unwrap_or((given, ""));
-            (host, parse_port(port)?)
-        }
-        (None, _) => (given, 22),
-    };
-    check_host(host)?;
-    Ok((host.to_owned(), port))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_read_as_people_write_them() {
-        for (given, host, port) in [
-            ("h", "h", 22),
-            ("h:2222", "h", 2222),
-            ("10.0.0.7:22", "10.0.0.7", 22),
-            ("[::1]:2222", "::1", 2222),
-            ("[::1]", "::1", 22),
-            ("fe80::1", "fe80::1", 22),
-        ] {
-            assert_eq!(address(given), Ok((host.to_owned(), port)), "{given}");
-        }
-        for bad in ["", ":22", "h:0", "h:x", "a b:22", "[::1]x"] {
-            assert!(address(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn known_hosts_lines_have_brackets_only_for_ports_other_than_22() {

@@ -96,7 +96,7 @@ pub fn commands() -> Vec<Command> {
     vec![
         group("user", "Add, list, show and remove users and their routes").subcommands(user::commands()),
         group("key", "Add, list and remove users' public keys").subcommands(key::commands()),
-        group("host-key", "Look at the host keys of upstreams").subcommands(host_key::commands()),
+        group("host-key", "Look at, approve and remove host keys of upstreams").subcommands(host_key::commands()),
         group("ban", "Refuse connections from networks, and let them in again").subcommands(ban::commands()),
         group("maintenance", "Let nobody in, or not one user, and tell them why").subcommands(maintenance::commands()),
     ]
@@ -114,6 +114,9 @@ pub fn run(name: &str, matches: &ArgMatches, context: &Context<'_>, console: &mu
         ("key", "list") => key::list(matches, context, console),
         ("key", "remove") => key::remove(matches, context, console),
         ("host-key", "scan") => host_key::scan(matches, context, console),
+        ("host-key", "list") => host_key::list(matches, context, console),
+        ("host-key", "approve") => host_key::approve(matches, context, console),
+        ("host-key", "remove") => host_key::remove(matches, context, console),
         ("ban", "add") => ban::add(matches, context, console),
         ("ban", "list") => ban::list(matches, context, console),
         ("ban", "remove") => ban::remove(matches, context, console),

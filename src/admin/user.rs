@@ -159,7 +159,7 @@ fn scanned(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'_
     writeln!(console.out, "host keys of {}:", route.address())?;
     host_key::fingerprints(console, &keys)?;
     confirm(matches, console, "are these the right ones, and shall they be pinned?")?;
-    Ok(keys.iter().map(|key| Pin::Fingerprint(key.fingerprint()).to_string()).collect::<Vec<_>>().join(","))
+    Ok(keys.iter().map(|key| Pin::of(key).to_string()).collect::<Vec<_>>().join(","))
 }
 
 fn tell_changes(console: &mut Console<'_>, user: &UserName, aim: Aim, old: &Record, new: &Record) -> Result<(), Trouble> {

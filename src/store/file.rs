@@ -5,7 +5,11 @@
 //! is told once in the log, by line, and the last good one stays in force. Our own commands edit the text in place, so that
 //! comments and order stay, under a lock on the folder, and replace the file in one step. What the text means is [`table`]'s business,
 //! how it is edited [`edit`]'s.
+//!
+//! What the router itself writes, which upstreams are quarantined, is not for a file that a person edits: it is in a file of the state
+//! folder ([`notes`]), so each machine has its own.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -18,12 +22,13 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use self::table::Table;
-use super::{Aim, RouteStore, StoreError, StoredKey};
+use super::{Aim, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::route::Record;
 
 mod edit;
+mod notes;
 mod table;
 
 /// Largest file in bytes: 10,000 users with some keys each have about 10 MB.
@@ -55,6 +60,8 @@ struct State {
 #[derive(Debug)]
 pub struct FileStore {
     path: PathBuf,
+    /// Where the router's own entries are.
+    notes: PathBuf,
     state: Mutex<State>,
 }
 
@@ -74,7 +81,13 @@ impl FileStore {
             Err(unread) => return Err(StoreError(unread.reason)),
         };
         state.table.warn();
-        Ok(Self { path, state: Mutex::new(state) })
+        let notes = path.with_extension("quarantine");
+        Ok(Self { path, notes, state: Mutex::new(state) })
+    }
+
+    /// The same, and the router's own entries are in this folder instead of beside the file.
+    pub fn noting_in(self, folder: &Path) -> Self {
+        Self { notes: folder.join("quarantine.toml"), ..self }
     }
 
     /// What is in force now, after a look at the file.
@@ -234,6 +247,33 @@ impl RouteStore for FileStore {
             let new: Vec<_> = keys.iter().filter(|(key, _)| !before.owners.contains_key(key)).collect();
             edit::put(document, user, fields, &new).map_err(StoreError)?;
             Ok((true, ()))
+        })
+    }
+
+    fn entry(&self, shelf: Shelf, address: &str) -> Result<Record, StoreError> {
+        Ok(match shelf {
+            Shelf::Hosts => self.table().hosts.get(address).cloned().unwrap_or_default(),
+            Shelf::Quarantine => notes::read(&self.notes)?.remove(address).unwrap_or_default(),
+        })
+    }
+
+    fn entries(&self, shelf: Shelf) -> Result<BTreeMap<String, Record>, StoreError> {
+        match shelf {
+            Shelf::Hosts => Ok(self.table().hosts.clone()),
+            Shelf::Quarantine => notes::read(&self.notes),
+        }
+    }
+
+    fn put_entry(&self, shelf: Shelf, address: &str, fields: &Record) -> Result<bool, StoreError> {
+        if shelf == Shelf::Quarantine {
+            return notes::put(&self.notes, address, fields);
+        }
+        self.change(|document, before| {
+            let old = before.hosts.get(address);
+            let has = |field: &str| old.is_some_and(|old| old.contains_key(field));
+            let new = fields.iter().any(|(field, value)| value.is_empty() == has(field));
+            edit::put_host(document, address, fields).map_err(StoreError)?;
+            Ok((true, new))
         })
     }
 

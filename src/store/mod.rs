@@ -1,8 +1,10 @@
 //! Where routes come from. One trait, two implementations: [`redis`] (the contract's data) and [`file`] (TOML).
 //!
-//! A store holds two maps, key → user's name and user's name → record, the message of a maintenance, and bans, nothing else. It parses no record and proves nothing.
+//! A store holds two maps, key → user's name and user's name → record, the message of a maintenance, bans, and two [`Shelf`]s of what is known
+//! of upstreams, nothing else. It parses no record and proves nothing.
 //! Each call is bounded in time by the store's own limits. A store that fails says so; it never answers "no such user" instead.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use ipnet::IpNet;
@@ -59,6 +61,15 @@ impl Aim {
     }
 }
 
+/// Where entries about upstreams are, each by its address ([`crate::route::address`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shelf {
+    /// What operators have said of them: [`crate::route::Host`].
+    Hosts,
+    /// Those that have shown a host key that is not the approved one. Written by the router itself, from a login.
+    Quarantine,
+}
+
 /// Routes, to read at each login and to change by the commands of `admin`.
 pub trait RouteStore: Send + Sync {
     /// What the store is, for the log: kind and address, without secrets.
@@ -100,6 +111,16 @@ pub trait RouteStore: Send + Sync {
     /// Writes `fields` into a user's record (an empty value removes the field, fields that are not named stay) and adds `keys` (with
     /// comments), all or nothing. The error says when one of the keys is another user's, or when `aim` does not fit.
     fn put(&self, user: &UserName, aim: Aim, fields: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError>;
+
+    /// An upstream's entry; empty = there is none.
+    fn entry(&self, shelf: Shelf, address: &str) -> Result<Record, StoreError>;
+
+    /// All entries of a shelf, by address.
+    fn entries(&self, shelf: Shelf) -> Result<BTreeMap<String, Record>, StoreError>;
+
+    /// Writes fields into an upstream's entry (an empty value removes the field, fields that are not named stay; an entry without fields
+    /// is gone). `false` = it came to nothing new: no field was added and none removed.
+    fn put_entry(&self, shelf: Shelf, address: &str, fields: &Record) -> Result<bool, StoreError>;
 
     /// Removes a user's record and every key that names the user. `false` = there was neither.
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError>;

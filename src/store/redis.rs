@@ -1,6 +1,7 @@
 //! Routes in Redis, in the contract's shape: `<prefix>pubkey:<B64>` is a string, the user's name; `<prefix>user:<name>` is a hash.
-//! Ours beside it, which pysftpproxy never reads: `<prefix>maintenance` is a string; `<prefix>bans` is a sorted set of `NETWORK WHY` by
-//! their ends in milliseconds, for the server's clock, `+inf` = until they are taken away.
+//! Ours beside it, which pysftpproxy never reads: `<prefix>maintenance` is a string; `<prefix>host:<address>` and
+//! `<prefix>quarantine:<address>` are hashes; `<prefix>bans` is a sorted set of `NETWORK WHY` by their ends in milliseconds, for the
+//! server's clock, `+inf` = until they are taken away.
 //!
 //! Each call of a login is one command. A change is one transaction (WATCH, MULTI, EXEC): it happens whole or not at all, whoever else
 //! writes at the same time. Not here: connections and their faults, which are [`link`]'s. What Redis holds is not trusted to be text or
@@ -13,7 +14,7 @@ use ipnet::IpNet;
 use redis::{Connection, Pipeline, RedisResult, cmd};
 
 use self::link::Links;
-use super::{Aim, RouteStore, StoreError, StoredKey};
+use super::{Aim, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::{Ban, MAX_BANS};
 use crate::config;
 use crate::error::{shown, shown_bytes};
@@ -51,6 +52,20 @@ impl RedisStore {
 
     fn user_entry(&self, user: &UserName) -> String {
         format!("{}user:{user}", self.prefix)
+    }
+
+    fn shelf_entry(&self, shelf: Shelf, address: &str) -> String {
+        format!("{}{}:{address}", self.prefix, shelf_name(shelf))
+    }
+
+    /// A hash with its fields as text; `what` it is, for the fault.
+    fn hash(&self, entry: &str, what: impl std::fmt::Display) -> Result<Record, StoreError> {
+        let fields: BTreeMap<Vec<u8>, Vec<u8>> = self.links.ask(|connection| cmd("HGETALL").arg(entry).query(connection))?;
+        if fields.len() > MAX_FIELDS {
+            return Err(self.fault(format_args!("{what} has more than {MAX_FIELDS} fields")));
+        }
+        let whole: Result<Record, String> = fields.into_iter().map(|(name, value)| text_field(&name, value)).collect();
+        whole.map_err(|reason| self.fault(format_args!("{what}: {reason}")))
     }
 
     fn maintenance_entry(&self) -> String {
@@ -146,18 +161,8 @@ impl RouteStore for RedisStore {
     }
 
     fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError> {
-        let entry = self.user_entry(user);
-        let fields: BTreeMap<Vec<u8>, Vec<u8>> = self.links.ask(|connection| cmd("HGETALL").arg(&entry).query(connection))?;
-        if fields.is_empty() {
-            return Ok(None);
-        }
-        if fields.len() > MAX_FIELDS {
-            return Err(
-                self.fault(format_args!("the record of user \"{}\" has more than {MAX_FIELDS} fields", shown(user.as_str())))
-            );
-        }
-        let whole: Result<Record, String> = fields.into_iter().map(|(name, value)| text_field(&name, value)).collect();
-        whole.map(Some).map_err(|reason| self.fault(format_args!("the record of user \"{}\": {reason}", shown(user.as_str()))))
+        let record = self.hash(&self.user_entry(user), format_args!("the record of user \"{}\"", shown(user.as_str())))?;
+        Ok((!record.is_empty()).then_some(record))
     }
 
     fn maintenance(&self) -> Result<Option<String>, StoreError> {
@@ -269,6 +274,46 @@ impl RouteStore for RedisStore {
         })?
     }
 
+    fn entry(&self, shelf: Shelf, address: &str) -> Result<Record, StoreError> {
+        self.hash(&self.shelf_entry(shelf, address), format_args!("the entry of upstream {}", shown(address)))
+    }
+
+    fn entries(&self, shelf: Shelf) -> Result<BTreeMap<String, Record>, StoreError> {
+        let addresses = self.list(shelf_name(shelf))?;
+        let entry = |address: &[u8]| {
+            let address = String::from_utf8_lossy(address).into_owned();
+            self.entry(shelf, &address).map(|entry| (address, entry))
+        };
+        addresses.iter().map(|address| entry(address)).collect()
+    }
+
+    fn put_entry(&self, shelf: Shelf, address: &str, fields: &Record) -> Result<bool, StoreError> {
+        let entry = self.shelf_entry(shelf, address);
+        let (mut set, mut unset) = (cmd("HSET"), cmd("HDEL"));
+        set.arg(&entry);
+        unset.arg(&entry);
+        for (field, value) in fields {
+            match value.as_str() {
+                "" => unset.arg(field),
+                value => set.arg(field).arg(value),
+            };
+        }
+        let removes = fields.values().filter(|value| value.is_empty()).count();
+        // Most are one command, so that the router's own account needs no more rights than that.
+        self.links.ask(|connection| {
+            Ok(match (fields.len() - removes, removes) {
+                (0, 0) => false,
+                (_, 0) => set.query::<u64>(connection)? > 0,
+                (0, _) => unset.query::<u64>(connection)? > 0,
+                _ => {
+                    let mut both = redis::pipe();
+                    let counts: Vec<u64> = both.atomic().add_command(set.clone()).add_command(unset.clone()).query(connection)?;
+                    counts.iter().any(|count| *count > 0)
+                }
+            })
+        })
+    }
+
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError> {
         let keys = self.keys()?.into_iter().filter(|key| key.user == user.as_str());
         let watched: Vec<_> = std::iter::once(self.user_entry(user)).chain(keys.map(|key| self.key_entry(&key.base64))).collect();
@@ -322,6 +367,13 @@ fn text_field(name: &[u8], value: Vec<u8>) -> Result<(String, String), String> {
     let name = String::from_utf8(name.to_vec()).map_err(|_| format!("{shown_name}: the field's name is not UTF-8"))?;
     let value = String::from_utf8(value).map_err(|_| format!("{shown_name}: not UTF-8"))?;
     Ok((name, value))
+}
+
+fn shelf_name(shelf: Shelf) -> &'static str {
+    match shelf {
+        Shelf::Hosts => "host",
+        Shelf::Quarantine => "quarantine",
+    }
 }
 
 /// Queues the writing of fields.

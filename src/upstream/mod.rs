@@ -23,13 +23,15 @@ mod credential;
 mod kept;
 mod libssh;
 mod libssh2;
+mod quarantine;
 mod scan;
 mod trust;
 
 pub use credential::public_keys;
 pub use kept::Kept;
+pub use quarantine::{Note, Quarantine, lift};
 pub use scan::scan;
-pub use trust::Trust;
+pub use trust::{Basis, Trust, known};
 
 /// What a connection needs to be waited for: until when, and who may end it.
 #[derive(Clone, Copy)]
@@ -163,14 +165,11 @@ impl<'a> Dialed<'a> {
         Ok(Self { stream, waiting, config })
     }
 
-    /// Exchanges keys, the types in `kinds` preferred for the host key (empty = as configured), and returns the host key.
-    fn exchange(self, kinds: &[&str]) -> Result<Trusted<'a>, Fault> {
+    /// Exchanges keys, asks for a host key with these signature algorithms, and returns it.
+    fn exchange(self, host_keys: String) -> Result<Trusted<'a>, Fault> {
         let fault = |what| Fault::new(Side::Upstream, Stage::Trust, what);
         let Self { stream, waiting, config } = self;
-        let mut algorithms = config.algorithms.clone();
-        if !kinds.is_empty() {
-            algorithms.host_keys = kinds.iter().flat_map(trust::signatures_of).copied().collect::<Vec<_>>().join(",");
-        }
+        let algorithms = Algorithms { host_keys, ..config.algorithms.clone() };
         let mut link = link(stream, &algorithms, config.library).map_err(fault)?;
         let wait = Wait { waiting, limit: config.exchange_timeout };
         let started = Instant::now();
@@ -179,11 +178,70 @@ impl<'a> Dialed<'a> {
     }
 
     /// Exchanges keys and checks the host key. No credential has been sent, and none will be unless this succeeds.
-    pub fn trust(self, trust: &Trust) -> Result<Trusted<'a>, Fault> {
-        let unchecked = self.exchange(&trust.kinds())?;
-        trust.check(&unchecked.shown.host_key).map_err(|what| Fault::new(Side::Upstream, Stage::Trust, what))?;
-        Ok(unchecked)
+    ///
+    /// A host with several keys shows one of them. When that is not approved and an approved one may be of another type, the same
+    /// address is asked again, for other types than it has shown: at most once for each type, within the session's deadline.
+    pub fn trust(self, trust: &Trust) -> Result<Trusted<'a>, Distrust> {
+        let (waiting, config) = (self.waiting, self.config);
+        let peer = self.stream.peer_addr();
+        let mut unchecked = self.exchange(trust.algorithms(&[], &config.algorithms.host_keys))?;
+        let Err(mistrust) = trust.check(&unchecked.shown.host_key) else { return Ok(unchecked) };
+        let first = unchecked.shown.host_key.clone();
+        let mut seen: Vec<String> = Vec::new();
+        while let Ok(peer) = peer {
+            let kind = unchecked.shown.host_key.kind().to_owned();
+            // Whoever shows a type that was not asked for is not asked again.
+            if seen.contains(&kind) {
+                break;
+            }
+            seen.push(kind);
+            let left = trust.algorithms(&seen, &config.algorithms.host_keys);
+            if left.is_empty() {
+                break;
+            }
+            drop(unchecked);
+            unchecked = match redial(peer, config, waiting)?.exchange(left) {
+                Ok(other) => other,
+                // It has no key of these types.
+                Err(_) if Instant::now() < waiting.deadline && !waiting.control.is_cut() => break,
+                Err(fault) => return Err(fault.into()),
+            };
+            if trust.check(&unchecked.shown.host_key).is_ok() {
+                return Ok(unchecked);
+            }
+        }
+        let fault = Fault::new(Side::Upstream, Stage::Trust, mistrust.reason);
+        if !mistrust.changed {
+            return Err(fault.into());
+        }
+        let told = "your server shows another identity than the one that is approved for it, nothing was sent to it; please tell your administrator";
+        Err(Distrust { fault: fault.told(told.to_owned()), changed: Some(first) })
     }
+}
+
+/// Why a connection is not trusted.
+pub struct Distrust {
+    /// For the end line.
+    pub fault: Fault,
+    /// The host key that was shown in the place of an approved one: the upstream is quarantined.
+    pub changed: Option<PublicKey>,
+}
+
+impl From<Fault> for Distrust {
+    fn from(fault: Fault) -> Self {
+        Self { fault, changed: None }
+    }
+}
+
+/// Connects once more to the same address.
+fn redial<'a>(peer: SocketAddr, config: &'a config::Upstream, waiting: Waiting<'a>) -> Result<Dialed<'a>, Fault> {
+    let fault = |what| Fault::new(Side::Upstream, Stage::Dial, what);
+    let left = waiting.deadline.saturating_duration_since(Instant::now()).min(config.connect_timeout);
+    if left.is_zero() || waiting.control.is_cut() {
+        return Err(fault(late()));
+    }
+    let stream = TcpStream::connect_timeout(&peer, left).map_err(|error| fault(format!("{peer}: {error}")))?;
+    Dialed::new(stream, config, waiting).map_err(fault)
 }
 
 fn link(stream: TcpStream, algorithms: &Algorithms, library: Library) -> Result<Box<dyn Link>, String> {
@@ -194,6 +252,11 @@ fn link(stream: TcpStream, algorithms: &Algorithms, library: Library) -> Result<
 }
 
 impl<'a> Trusted<'a> {
+    /// The host key that was approved.
+    pub fn host_key(&self) -> &PublicKey {
+        &self.shown.host_key
+    }
+
     /// Logs in with the record's key, else the configured one, else the agent's, else the account's own.
     pub fn log_in(mut self, route: &Route) -> Result<LoggedIn<'a>, Fault> {
         credential::log_in(&mut self, route).map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;

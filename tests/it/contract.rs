@@ -34,7 +34,7 @@ fn put_record(world: &World, record: &[(&str, String)]) {
 }
 
 /// Writes `~/.ssh/known_hosts` of the program's account.
-fn know(world: &World, lines: &str) {
+pub fn know(world: &World, lines: &str) {
     let folder = world.folder.path().join("home/.ssh");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("known_hosts"), lines).unwrap();
@@ -356,7 +356,7 @@ fn the_key_towards_the_upstream_is_the_records_else_the_configured_else_the_agen
 
 /// Whether a session is opened with this pin (empty = none) and these lines of known_hosts. When it is not, no login was tried.
 #[track_caller]
-fn trusts(world: &World, pin: &str, known: &str) -> bool {
+pub fn trusts(world: &World, pin: &str, known: &str) -> bool {
     let mut fields = record(world, &["hostkey"]);
     fields.push(("hostkey", pin.to_owned()));
     put_record(world, &fields);

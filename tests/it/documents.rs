@@ -81,9 +81,20 @@ fn every_command_that_the_readme_names_is_one() {
         }
         named.insert(path.join(" "));
     }
-    for command in
-        ["user add", "user list", "user remove", "key add", "key list", "key remove", "host-key scan", "check-config", "serve"]
-    {
+    for command in [
+        "user add",
+        "user list",
+        "user remove",
+        "key add",
+        "key list",
+        "key remove",
+        "host-key scan",
+        "host-key list",
+        "host-key approve",
+        "host-key remove",
+        "check-config",
+        "serve",
+    ] {
         assert!(named.contains(command), "README.md does not name sftpproxy {command}: {named:?}");
     }
 }

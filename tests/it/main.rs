@@ -31,4 +31,5 @@ mod stores;
 mod tidy;
 mod told;
 mod transfer;
+mod trust;
 mod watched;

@@ -6,26 +6,12 @@ use toml_edit::{Array, Datetime, DocumentMut, InlineTable, Item, Table, TableLik
 use super::table::{NUMBERS, field_text};
 use crate::identity::{PublicKey, UserName};
 use crate::network::parse_network;
-use crate::route::{FIELDS, Record};
+use crate::route::{FIELDS, HOST_FIELDS, Record, address, parse_address};
 
 /// Writes fields, removes those with an empty value, and adds keys.
 pub fn put(document: &mut DocumentMut, user: &UserName, fields: &Record, keys: &[&(PublicKey, String)]) -> Result<(), String> {
-    let users = document.entry("users").or_insert_with(|| {
-        let mut users = Table::new();
-        users.set_implicit(true);
-        Item::Table(users)
-    });
-    let users = users.as_table_like_mut().ok_or("users must be a table")?;
-    let entry = users.entry(user.as_str()).or_insert_with(|| Item::Table(Table::new()));
-    let entry = entry.as_table_like_mut().ok_or("users.NAME must be a table")?;
-    // The fields' own order, not the alphabet's, for who reads the file.
-    for field in FIELDS {
-        match fields.get(field).map(String::as_str) {
-            None => {}
-            Some("") => drop(entry.remove(field)),
-            Some(value) => set(entry, field, value),
-        }
-    }
+    let entry = entry(document, "users", user.as_str())?;
+    set_all(entry, &FIELDS, fields);
     if keys.is_empty() {
         return Ok(());
     }
@@ -39,6 +25,45 @@ pub fn put(document: &mut DocumentMut, user: &UserName, fields: &Record, keys: &
         append(list, line.trim_end());
     }
     Ok(())
+}
+
+/// Writes fields of an upstream's entry, however its address is spelt there; one that has no field left is removed.
+pub fn put_host(document: &mut DocumentMut, named: &str, fields: &Record) -> Result<(), String> {
+    let is_it = |name: &str| parse_address(name).is_ok_and(|(host, port)| address(&host, port) == named);
+    let hosts = document.get("hosts").and_then(Item::as_table_like);
+    let there = hosts.and_then(|hosts| hosts.iter().find(|(name, _)| is_it(name)).map(|(name, _)| name.to_owned()));
+    let name = there.unwrap_or_else(|| named.to_owned());
+    let entry = entry(document, "hosts", &name)?;
+    set_all(entry, &HOST_FIELDS, fields);
+    if entry.is_empty()
+        && let Some(hosts) = document.get_mut("hosts").and_then(Item::as_table_like_mut)
+    {
+        hosts.remove(&name);
+    }
+    Ok(())
+}
+
+/// The table `[group.NAME]`, made if it is not there.
+fn entry<'d>(document: &'d mut DocumentMut, group: &str, name: &str) -> Result<&'d mut dyn TableLike, String> {
+    let tables = document.entry(group).or_insert_with(|| {
+        let mut tables = Table::new();
+        tables.set_implicit(true);
+        Item::Table(tables)
+    });
+    let tables = tables.as_table_like_mut().ok_or_else(|| format!("{group} must be a table"))?;
+    let entry = tables.entry(name).or_insert_with(|| Item::Table(Table::new()));
+    entry.as_table_like_mut().ok_or_else(|| format!("{group}.NAME must be a table"))
+}
+
+/// Sets fields, and removes those with an empty value. In the fields' own order, not the alphabet's, for who reads the file.
+fn set_all(entry: &mut dyn TableLike, order: &[&str], fields: &Record) {
+    for field in order {
+        match fields.get(*field).map(String::as_str) {
+            None => {}
+            Some("") => drop(entry.remove(field)),
+            Some(value) => set(entry, field, value),
+        }
+    }
 }
 
 /// Appends a line to a list, on a line of its own. What stands behind the last one (its comment) stays there: TOML's text after a comma
@@ -211,6 +236,21 @@ mod tests {
         assert!(remove_ban(&mut document, &parse_network("192.0.2.7/32").unwrap()));
         assert!(remove_ban(&mut document, &network) && !remove_ban(&mut document, &network));
         assert_eq!(document.to_string(), "# ours\n[bans]\n");
+    }
+
+    #[test]
+    fn an_upstreams_entry_is_written_under_the_name_that_it_has_and_goes_with_its_last_field() {
+        let after = |text: &str, value: &str| {
+            let mut document = text.parse::<DocumentMut>().unwrap();
+            put_host(&mut document, "h:22", &Record::from([("hostkey".to_owned(), value.to_owned())])).unwrap();
+            document.to_string()
+        };
+        let users = "# alice\n[users.alice]\nport = 1 # one\n";
+        let with = after(users, "SHA256:x");
+        assert_eq!(with, format!("{users}\n[hosts.\"h:22\"]\nhostkey = \"SHA256:x\"\n"));
+        assert_eq!(after(&with, ""), users);
+        let spelt = "[hosts.H] # here\nhostkey = \"SHA256:x\" # compared\n";
+        assert_eq!(after(spelt, "SHA256:y"), spelt.replace('x', "y"));
     }
 
     #[test]

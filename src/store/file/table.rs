@@ -1,6 +1,6 @@
 //! What the text of a routes file means. Pure but for the warnings, which wait until somebody wants them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use ipnet::IpNet;
@@ -10,7 +10,7 @@ use toml_edit::{Document, Item, TableLike, Value};
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
 use crate::network::parse_network;
-use crate::route::{Defaults, FIELDS, Record, Route, check_message};
+use crate::route::{Defaults, FIELDS, HOST_FIELDS, Host, Record, Route, address, check_message, parse_address};
 
 /// One user.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct Table {
     pub maintenance: Option<String>,
     /// Networks that are refused, until when and why.
     pub bans: Vec<(IpNet, Option<Timestamp>, String)>,
+    /// What is said of upstreams, by address.
+    pub hosts: BTreeMap<String, Record>,
     warnings: Vec<String>,
 }
 
@@ -66,10 +68,16 @@ pub fn parse(text: &str) -> Result<Table, String> {
             }
             continue;
         }
+        if name == "hosts" {
+            let hosts =
+                item.as_table_like().ok_or_else(|| reader.at(item.span(), "hosts must be a table: [hosts.\"HOST:PORT\"]"))?;
+            reader.hosts(hosts, &mut table)?;
+            continue;
+        }
         if name != "users" {
             let line = reader.line(document.as_table().key(name).and_then(toml_edit::Key::span).or(item.span()));
             table.warnings.push(format!(
-                "line {line}: \"{}\" has no meaning here, only [users.NAME], [bans] and maintenance have",
+                "line {line}: \"{}\" has no meaning here, only [users.NAME], [hosts.\"HOST:PORT\"], [bans] and maintenance have",
                 shown(name)
             ));
             continue;
@@ -118,6 +126,35 @@ impl Reader<'_> {
             }
         }
         Ok(entry)
+    }
+
+    fn hosts(&self, hosts: &dyn TableLike, table: &mut Table) -> Result<(), String> {
+        for (name, item) in hosts.iter() {
+            let span = hosts.key(name).and_then(toml_edit::Key::span).or(item.span());
+            let (host, port) = parse_address(name).map_err(|reason| self.at(span.clone(), reason))?;
+            let address = address(&host, port);
+            let fields =
+                item.as_table_like().ok_or_else(|| self.at(span.clone(), format!("hosts.{} must be a table", shown(name))))?;
+            let mut entry = Record::new();
+            for (field, item) in fields.iter() {
+                let span = fields.key(field).and_then(toml_edit::Key::span).or(item.span());
+                if HOST_FIELDS.contains(&field) {
+                    let value = field_text(field, item).map_err(|reason| self.at(span.clone(), reason))?;
+                    let alone = Record::from([(field.to_owned(), value.clone())]);
+                    Host::parse(&alone).map_err(|reason| self.at(span, reason))?;
+                    entry.insert(field.to_owned(), value);
+                } else {
+                    let (field, address) = (shown(field), shown(&address));
+                    table
+                        .warnings
+                        .push(self.at(span, format!("field \"{field}\" of upstream {address} is not known and has no effect")));
+                }
+            }
+            if table.hosts.insert(address.clone(), entry).is_some() {
+                return Err(self.at(span, format!("upstream {} stands here twice", shown(&address))));
+            }
+        }
+        Ok(())
     }
 
     fn keys(&self, user: &UserName, item: &Item, table: &mut Table) -> Result<Vec<(PublicKey, String)>, String> {

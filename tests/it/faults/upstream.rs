@@ -40,6 +40,7 @@ fn port(port: u16) -> [(&'static str, String); 1] {
 }
 
 const UNREACHED: &str = "your server cannot be reached";
+const CHANGED: &str = "your server shows another identity than the one that is approved for it, nothing was sent to it";
 const UNVERIFIED: &str = "the identity of your server could not be verified, nothing was sent to it";
 const NOT_LET_IN: &str = "your server does not let the router in";
 const NO_SFTP: &str = "your server does not offer sftp";
@@ -187,7 +188,7 @@ fn the_limit_of_the_whole_login_holds_when_no_stage_reaches_its_own() {
 fn the_upstream_shows_another_host_key() {
     let world = world();
     let pin = [("hostkey", keys::ed25519("somebody-else").fingerprint())];
-    check(&world, &pin, "\"trust\" reason=\"host key ssh-ed25519 SHA256:*is not the pinned one", UNVERIFIED);
+    check(&world, &pin, "\"trust\" reason=\"host key ssh-ed25519 SHA256:*is not the pinned one", CHANGED);
     let unknown = [("hostkey", String::new())];
     check(&world, &unknown, "\"trust\" reason=\"host key ssh-ed25519 SHA256:*is not known", UNVERIFIED);
     let seen = world.sshd.process.lines();

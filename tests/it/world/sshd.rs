@@ -44,6 +44,19 @@ impl Sshd {
         panic!("sshd finds no free port in ten attempts");
     }
 
+    /// Goes on at the same port with this host key instead; sessions that are open stay.
+    pub fn show(&mut self, host_key: Key) {
+        let path = self.files.with_file_name("sshd_config");
+        let config = std::fs::read_to_string(&path).expect("its configuration");
+        let line = |key: &Key| format!("HostKey {}\n", key.private.display());
+        std::fs::write(&path, config.replace(&line(&self.host_key), &line(&host_key))).expect("its configuration");
+        let ready = "Server listening on";
+        let before = self.process.lines().iter().filter(|line| line.contains(ready)).count();
+        super::process::signal(self.process.pid(), nix::sys::signal::Signal::SIGHUP);
+        self.process.wait_for(ready, before + 1, LIMIT).unwrap_or_else(|lines| panic!("sshd stays away:\n{}", lines.join("\n")));
+        self.host_key = host_key;
+    }
+
     /// Removes everything from the folder of files.
     pub fn wipe(&self) {
         std::fs::remove_dir_all(&self.files).expect("the upstream's files");
