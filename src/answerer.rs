@@ -1,8 +1,9 @@
 //! SFTP for a user who cannot be served: VERSION for INIT, then a STATUS that says why, for every request (draft sections 4 and 7).
 //!
 //! Pure: bytes in, bytes out. It opens nothing, lists nothing and says OK to nothing; of a request it reads the length, the type and the id.
-//! The code is `SSH_FX_FAILURE`, with which graphical clients are known to show the server's text; `sftp` shows it with any code. PuTTY's psftp
-//! has sentences of its own for all codes, so that its user learns the reason from standard error when the router ends the session.
+//! The code is `SSH_FX_FAILURE`, with which FileZilla shows the server's text (with "permission denied" it does not: `scripts/clients`); `sftp`, at
+//! its first request, and WinSCP show it with any code. PuTTY's psftp has sentences of its own for all codes, so that its user learns the reason
+//! from standard error when the router ends the session.
 
 use crate::sftp::reply::{FAILURE, VERSION, put_status};
 use crate::sftp::{INIT, frame};

@@ -4,12 +4,15 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use sftpproxy::sftp::EXTENDED;
+use sftpproxy::sftp::reply::{self, FAILURE, HANDLE, NAME, PERMISSION_DENIED};
 use sftpproxy::wire::{Reader, put_string, put_u32};
 
 use crate::raw::{self, CHANNEL_CLOSE, Channel, Client};
-use crate::world::clients::installed;
+use crate::world::clients::{Target, installed};
 use crate::world::keys::{self, Key};
 use crate::world::process::free_port;
+use crate::world::sftp::Sftp;
 use crate::world::{Kind, Setup, USER, World};
 
 const UNREACHED: &str = "your server cannot be reached; please tell your administrator";
@@ -243,4 +246,129 @@ fn what_redis_has_as_a_message_closes_the_router_whatever_it_is() {
     let output = world.proxied(USER).sftp("pwd\n");
     assert!(output.code != 0 && output.stderr.contains(": maintenance: a b xxx"), "{output:?}");
     assert!(!output.stderr.contains(&"x".repeat(300)), "{output:?}");
+}
+
+/// The requests of WinSCP, which is no program for this machine: as its source has them (source/core/SftpFileSystem.cpp and Terminal.cpp of
+/// 2024), one after the other, each with its own type in the lowest byte of its id. It shows the text of a STATUS whatever its code is, unless
+/// it was ready for that code.
+struct WinScp {
+    sftp: Sftp,
+    version: Vec<u8>,
+    asked: u32,
+}
+
+impl WinScp {
+    const OPEN: u8 = 3;
+    const CLOSE: u8 = 4;
+    const LSTAT: u8 = 7;
+    const OPENDIR: u8 = 11;
+    const READDIR: u8 = 12;
+    const REALPATH: u8 = 16;
+
+    /// Says INIT: version 3 to a server that it does not know, 6 to one that it knows or when it is told so.
+    fn start(target: &Target, version: u8) -> Self {
+        let sftp = Sftp::start_with(target, version);
+        let version = sftp.reply().expect("VERSION");
+        Self { sftp, version, asked: 0 }
+    }
+
+    /// Sends a request that begins with a text, and takes its answer.
+    #[track_caller]
+    fn ask(&mut self, kind: u8, text: &[u8], rest: &[u8]) -> Vec<u8> {
+        self.asked += 1;
+        let id = self.asked << 8 | u32::from(kind);
+        let mut body = vec![kind];
+        put_u32(&mut body, id);
+        put_string(&mut body, text);
+        body.extend(rest);
+        self.sftp.send(&body).expect("a session that takes requests");
+        let reply = self.sftp.reply().expect("an answer");
+        assert_eq!(reply[1..5], id.to_be_bytes(), "{reply:?}");
+        reply
+    }
+
+    /// What it shows when a request is answered like this: the code and the server's text.
+    #[track_caller]
+    fn shows(reply: &[u8]) -> (u32, String) {
+        let status = reply::status(reply).expect("a STATUS");
+        (status.code, String::from_utf8(status.message.to_vec()).expect("UTF-8"))
+    }
+
+    /// A login that goes well, up to the list in its window; every answer.
+    #[track_caller]
+    fn log_in(target: &Target, version: u8) -> Vec<Vec<u8>> {
+        let mut this = Self::start(target, version);
+        let mut replies = vec![this.version.clone()];
+        if this.version.windows(18).any(|part| part == b"limits@openssh.com") {
+            replies.push(this.ask(EXTENDED, b"limits@openssh.com", b""));
+        }
+        let real = this.ask(Self::REALPATH, b".", b"");
+        let folder = reply::Name::read(&real).expect("a NAME").name.to_vec();
+        replies.extend([real, this.ask(Self::LSTAT, &folder, b"")]);
+        let opened = this.ask(Self::OPENDIR, &folder, b"");
+        assert_eq!(opened[0], HANDLE, "{opened:?}");
+        let handle = reply::handle(&opened).expect("a handle").to_vec();
+        replies.push(opened);
+        while replies.last().is_some_and(|last| [HANDLE, NAME].contains(&last[0])) {
+            replies.push(this.ask(Self::READDIR, &handle, b""));
+        }
+        replies.push(this.ask(Self::CLOSE, &handle, b""));
+        this.sftp.end();
+        replies
+    }
+}
+
+#[test]
+fn what_winscp_asks_at_its_login_is_answered_as_the_upstream_answers_it() {
+    let world = World::start();
+    std::fs::write(world.sshd.files.join("in the list"), "").unwrap();
+    // The time of the last access is in the answers, and changes once.
+    WinScp::log_in(&world.direct(), 3);
+    for version in [3, 6] {
+        let (direct, routed) = (WinScp::log_in(&world.direct(), version), WinScp::log_in(&world.proxied(USER), version));
+        assert_eq!(direct, routed, "INIT {version}");
+        assert!(routed.concat().windows(11).any(|part| part == b"in the list"), "INIT {version}: {routed:?}");
+        assert_eq!(WinScp::shows(routed.last().unwrap()).0, reply::OK);
+    }
+}
+
+#[test]
+fn winscp_is_given_the_reason_with_whatever_it_asks_at_its_login() {
+    let world = unreached();
+    let bob = keys::ed25519("bob");
+    world.add_user("bob", &bob);
+    world.command(&["maintenance", "on", "zurück um 14:00", "--user", "bob"]).success();
+    for (user, text) in [(USER, UNREACHED), ("bob", "maintenance: zurück um 14:00")] {
+        for version in [3, 6] {
+            let mut client = WinScp::start(&world.proxied(user), version);
+            // Nothing is announced that it would ask for before it asks for a directory.
+            assert_eq!(client.version, [reply::VERSION, 0, 0, 0, 3]);
+            // The directory that the user was in last, the start directory for the title, once more for the list, the list.
+            for (kind, path) in
+                [(WinScp::REALPATH, "/last"), (WinScp::REALPATH, "."), (WinScp::REALPATH, "."), (WinScp::OPENDIR, "/")]
+            {
+                assert_eq!(
+                    WinScp::shows(&client.ask(kind, path.as_bytes(), b"")),
+                    (FAILURE, text.into()),
+                    "INIT {version}: {path}"
+                );
+            }
+            client.sftp.end();
+        }
+        world.router.wait_for_lines(&format!("told session=*user=\"{user}\" requests=4 text=\"{text}\""), 2);
+    }
+}
+
+#[test]
+fn winscp_is_given_the_reason_why_a_user_may_not_upload() {
+    let world = World::start();
+    let mut route = world.route();
+    route.push(("read_only", "yes".to_owned()));
+    world.store.put(USER, &[&keys::ed25519(USER)], &route);
+    let mut client = WinScp::start(&world.proxied(USER), 3);
+    // Write, create, truncate; no attributes. A big file gets its name when it is complete.
+    let answer = client.ask(WinScp::OPEN, b"big.iso.filepart", &[0, 0, 0, 0x1a, 0, 0, 0, 0]);
+    assert_eq!(WinScp::shows(&answer), (PERMISSION_DENIED, "read-only: open (create) is not allowed".into()));
+    client.sftp.end();
+    assert!(!world.sshd.files.join("big.iso.filepart").exists());
 }

@@ -20,6 +20,11 @@ pub struct Sftp {
 impl Sftp {
     /// Starts ssh and sends INIT; the answer to it is the first reply.
     pub fn start(target: &Target) -> Self {
+        Self::start_with(target, 3)
+    }
+
+    /// The same with a later version in INIT.
+    pub fn start_with(target: &Target, version: u8) -> Self {
         let spawned = target.subsystem().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut child = spawned.expect("ssh");
         let (input, mut output) = (child.stdin.take(), child.stdout.take().expect("a piped standard output"));
@@ -31,7 +36,7 @@ impl Sftp {
             {}
         });
         let mut sftp = Self { child, input, replies };
-        let _ = sftp.send(&[INIT, 0, 0, 0, 3]);
+        let _ = sftp.send(&[INIT, 0, 0, 0, version]);
         sftp
     }
 
