@@ -68,6 +68,14 @@ export SFTPPROXY_REDIS_PASSWORD=''
 # Value: URL
 export SFTPPROXY_REDIS_URL=''
 
+# File with the password instead, on one line, readable by nobody else.
+# Value: FILE
+export SFTPPROXY_REDIS_PASSWORD_FILE=''
+
+# File with the URL instead, likewise.
+# Value: FILE
+export SFTPPROXY_REDIS_URL_FILE=''
+
 # What all keys in Redis begin with.
 # Value: TEXT
 export SFTPPROXY_REDIS_PREFIX='pysftpproxy:'
@@ -131,6 +139,10 @@ export SFTPPROXY_UPSTREAM_KEX=''
 # Host key algorithms towards upstreams, behind those of pinned keys; empty = Ed25519, ECDSA, RSA with SHA-2.
 # Value: LIST
 export SFTPPROXY_UPSTREAM_HOSTKEY_ALGORITHMS=''
+
+# Whether the process dumps no core and nobody but root may look into it: its memory, its environment, its open files.
+# Value: yes|no
+export SFTPPROXY_SANDBOX='yes'
 
 # Time limit from accept to the open upstream channel.
 # Value: SECONDS
@@ -247,6 +259,10 @@ export SFTPPROXY_AUDIT_REDIS_LENGTH='100000'
 # Program to run, or http:// or https:// address to POST to, for events; empty = none.
 # Value: COMMAND|URL
 export SFTPPROXY_HOOK=''
+
+# File with the hook's address instead, on one line, readable by nobody else.
+# Value: FILE
+export SFTPPROXY_HOOK_FILE=''
 
 # Which kinds of events the hook is for; all = all.
 # Value: KIND[,KIND…]

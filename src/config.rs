@@ -101,6 +101,8 @@ pub const SETTINGS: &[Setting] = &[
         "URL",
         "Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user.",
     ),
+    setting("redis-password-file", "", "FILE", "File with the password instead, on one line, readable by nobody else."),
+    setting("redis-url-file", "", "FILE", "File with the URL instead, likewise."),
     setting("redis-prefix", "pysftpproxy:", "TEXT", "What all keys in Redis begin with."),
     setting("redis-connect-timeout", "2", "SECONDS", "Time limit for a connection to Redis."),
     setting("redis-command-timeout", "2", "SECONDS", "Time limit for an answer of Redis."),
@@ -141,6 +143,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "LIST",
         "Host key algorithms towards upstreams, behind those of pinned keys; empty = Ed25519, ECDSA, RSA with SHA-2.",
+    ),
+    setting(
+        "sandbox",
+        "yes",
+        "yes|no",
+        "Whether the process dumps no core and nobody but root may look into it: its memory, its environment, its open files.",
     ),
     setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),
@@ -211,6 +219,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("audit-file-count", "10", "NUMBER", "Rotated audit files to keep."),
     setting("audit-redis-length", "100000", "NUMBER", "Entries that the Redis stream keeps, about."),
     secret("hook", "COMMAND|URL", "Program to run, or http:// or https:// address to POST to, for events; empty = none."),
+    setting("hook-file", "", "FILE", "File with the hook's address instead, on one line, readable by nobody else."),
     setting("hook-events", "upload-complete", "KIND[,KIND…]", "Which kinds of events the hook is for; all = all."),
     setting("hook-timeout", "10", "SECONDS", "Time limit of one call of the hook."),
     setting(
@@ -221,6 +230,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("hook-parallel", "4", "NUMBER", "Calls of the hook at the same time; 1 = one after the other, in order."),
 ];
+
+/// Whether a setting names the file of a secret one; [`Config`] gets the secret itself, from who reads files.
+pub fn secret_of(file: &Setting) -> Option<&'static Setting> {
+    let name = file.flag.strip_suffix("-file")?;
+    SETTINGS.iter().find(|setting| setting.secret && setting.flag == name)
+}
 
 /// Algorithms of one leg; an empty list is the library's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -369,6 +384,8 @@ pub struct Config {
     pub log: Log,
     /// The audit.
     pub audit: audit::Audit,
+    /// Whether the process shuts itself in.
+    pub sandbox: bool,
 }
 
 /// Reads values and collects what is wrong with them.
@@ -460,6 +477,7 @@ impl Config {
                 file_count: values.number("log-file-count", 1, 1_000) as usize,
             },
             audit: audit::parse(&mut values, redis),
+            sandbox: values.parsed("sandbox", "yes or no", yes_or_no).unwrap_or(true),
             state_dir,
         };
         if values.faults.is_empty() { Ok(config) } else { Err(values.faults) }
@@ -499,6 +517,14 @@ fn account(values: &mut Values<'_>) -> Option<(String, Option<String>)> {
         return None;
     };
     Some((user, group))
+}
+
+fn yes_or_no(text: &str) -> Option<bool> {
+    match text {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
 }
 
 fn client_user(values: &mut Values<'_>) -> Option<String> {
@@ -604,6 +630,15 @@ mod tests {
         assert_eq!(faults.len(), 5, "{faults:?}");
         assert!(faults.contains(&"SFTPPROXY_PORT = \"99999\": expected a number from 0 to 65535".to_owned()), "{faults:?}");
         assert!(!faults.join("").contains("secret"), "{faults:?}");
+    }
+
+    #[test]
+    fn each_secret_setting_can_come_from_a_file() {
+        for setting in SETTINGS.iter().filter(|setting| setting.secret) {
+            let file = SETTINGS.iter().find(|file| secret_of(file).is_some_and(|secret| secret.flag == setting.flag));
+            assert!(file.is_some(), "there is no {}-file", setting.flag);
+        }
+        assert!(SETTINGS.iter().all(|setting| setting.flag != "routes-file" || secret_of(setting).is_none()));
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub mod bans;
 pub mod registry;
 pub mod server;
 
+pub mod sandbox;
+
 pub mod account;
 pub mod admin;
 pub mod cli;

@@ -21,7 +21,7 @@ use sftpproxy::server::{self, Ended, Shutdown};
 use sftpproxy::session::World;
 use sftpproxy::store::RouteStore;
 use sftpproxy::upstream::{Kept, Quarantine};
-use sftpproxy::{admin, cli};
+use sftpproxy::{admin, cli, sandbox};
 
 /// Exit codes, as `--help` and the manual say.
 const FAILED: u8 = 1;
@@ -48,6 +48,12 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(faults) => return bad_settings(&faults),
     };
+    cli::forget_secrets();
+    if config.sandbox
+        && let Err(reason) = sandbox::close()
+    {
+        return failed(&reason);
+    }
     if let Err(reason) = ffi::init() {
         return failed(&reason);
     }
@@ -222,6 +228,9 @@ fn drop_privileges(config: &mut Config) -> Result<Option<String>, String> {
         Some((user, group)) if root => {
             let account = Account::find(user, group.as_deref())?;
             account.become_it()?;
+            if config.sandbox {
+                sandbox::close()?;
+            }
             config.upstream.account_home = account.home();
             Ok(None)
         }
@@ -235,6 +244,10 @@ fn drop_privileges(config: &mut Config) -> Result<Option<String>, String> {
 fn start_log(settings: &Log) -> Result<(), String> {
     let mut builder = env_logger::Builder::new();
     builder.parse_filters(&settings.filter).format_timestamp_millis();
+    // It logs the addresses that it calls, and the hook's has a token in it: `no_secret_of_the_router_is_told_anywhere`.
+    for module in ["ureq", "ureq::run", "ureq_proto"] {
+        builder.filter_module(module, log::LevelFilter::Warn);
+    }
     if let Some(path) = &settings.file {
         builder.target(env_logger::Target::Pipe(Box::new(rotated(path, settings)?)));
     }

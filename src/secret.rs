@@ -46,28 +46,38 @@ impl PartialEq for Secret {
     }
 }
 
-/// Reads a private key file: a regular file (symbolic links are followed), not readable or writable by group or others, owned by
-/// this process's user or by root. Checked on the open file, so that what is checked is what is read.
+/// Reads a private key file, or another file with a secret: a regular file (symbolic links are followed), not readable or writable by
+/// group or others, owned by this process's user or by root. Checked on the open file, so that what is checked is what is read.
 pub fn read_key_file(path: &Path) -> Result<Secret, String> {
+    read(path, |meta| {
+        if meta.mode() & 0o077 != 0 {
+            let mode = meta.mode() & 0o7777;
+            return Err(format!("mode {mode:04o} lets others at this secret; run: chmod 600 {}", path.display()));
+        }
+        let own = nix::unistd::geteuid();
+        if meta.uid() != own.as_raw() && meta.uid() != 0 {
+            return Err(format!("owned by uid {}, must be owned by uid {own} or root", meta.uid()));
+        }
+        Ok(())
+    })
+}
+
+/// Reads a credential of systemd, which has made its folder and answers for its modes: what a group may do there is an access control
+/// list for the service's account.
+pub fn read_credential(path: &Path) -> Result<Secret, String> {
+    read(path, |_| Ok(()))
+}
+
+fn read(path: &Path, good: impl Fn(&std::fs::Metadata) -> Result<(), String>) -> Result<Secret, String> {
     let says = |reason: &dyn fmt::Display| format!("{}: {reason}", path.display());
     let mut file = open(path).map_err(|error| says(&error))?;
     let meta = file.metadata().map_err(|error| says(&error))?;
     if !meta.is_file() {
         return Err(says(&"not a regular file"));
     }
-    if meta.mode() & 0o077 != 0 {
-        return Err(says(&format_args!(
-            "mode {:04o} lets others at this private key; run: chmod 600 {}",
-            meta.mode() & 0o7777,
-            path.display()
-        )));
-    }
-    let own = nix::unistd::geteuid();
-    if meta.uid() != own.as_raw() && meta.uid() != 0 {
-        return Err(says(&format_args!("owned by uid {}, must be owned by uid {own} or root", meta.uid())));
-    }
+    good(&meta).map_err(|reason| says(&reason))?;
     if meta.len() > MAX_KEY_FILE {
-        return Err(says(&format_args!("{} bytes are too many for a key file", meta.len())));
+        return Err(says(&format_args!("{} bytes are too many for a file with a secret", meta.len())));
     }
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE as usize));
     Read::by_ref(&mut file).take(MAX_KEY_FILE).read_to_end(&mut bytes).map_err(|error| says(&error))?;

@@ -254,7 +254,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key ban maintenance help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -320,6 +320,14 @@ _sftpproxy() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --redis-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --redis-url-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --redis-prefix)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -381,6 +389,10 @@ _sftpproxy() {
                     return 0
                     ;;
                 --upstream-hostkey-algorithms)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sandbox)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -497,6 +509,10 @@ _sftpproxy() {
                     return 0
                     ;;
                 --hook)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hook-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -15,6 +15,7 @@ mod client;
 mod connection;
 mod key;
 mod memory;
+mod process;
 mod server;
 
 pub use bind::{Bind, BindOptions};
@@ -22,6 +23,7 @@ pub use client::{Answer, ClientOptions, ClientSession};
 pub use connection::Connection;
 pub use key::PrivateKey;
 pub use memory::{give_back, with_small_heaps};
+pub use process::forget_given;
 pub use server::{AuthRequest, Refused, ServerSession};
 
 /// Initialises libssh; to be called once, from the main thread, before anything else here.

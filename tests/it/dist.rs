@@ -72,7 +72,7 @@ fn a_shell_completes_commands_verbs_options_and_settings() {
     assert_eq!(offered("sftpproxy mainten"), ["maintenance"]);
     assert_eq!(offered("sftpproxy user sh"), ["show"]);
     assert_eq!(offered("sftpproxy user add alice --scan"), ["--scan-host-key"]);
-    assert_eq!(offered("sftpproxy --redis-pass"), ["--redis-password"]);
+    assert_eq!(offered("sftpproxy --redis-pre"), ["--redis-prefix"]);
     for (shell, file) in [("zsh", "_sftpproxy"), ("fish", "sftpproxy.fish")] {
         if is_there(shell) {
             run(Command::new(shell).arg("-n").arg(dist().join("completions").join(file))).success();

@@ -25,6 +25,7 @@ mod login;
 mod policy;
 mod random;
 mod reuse;
+mod secrets;
 mod settings;
 mod signals;
 mod stores;
