@@ -19,34 +19,34 @@ use crate::world::process::{LIMIT, signal, until};
 use crate::world::{Setup, USER, World};
 
 /// Bytes that one hostile session may cost.
-const MOST: u64 = 60 << 20;
+pub const MOST: u64 = 60 << 20;
 
 /// INIT of version 3.
 const INIT: [u8; 9] = [0, 0, 0, 5, 1, 0, 0, 0, 3];
 
 /// A world that lets the hostile client's key in, as mallory.
-struct Site {
-    world: World,
-    key: Key,
+pub struct Site {
+    pub world: World,
+    pub key: Key,
 }
 
 impl Site {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::with(&[])
     }
 
-    fn with(settings: &[(&str, &str)]) -> Self {
+    pub fn with(settings: &[(&str, &str)]) -> Self {
         let world = World::with(Setup { settings, ..Setup::default() });
         let key = Key::ed25519();
         admit(&world, "mallory", &key);
         Self { world, key }
     }
 
-    fn port(&self) -> (&'static str, u16) {
+    pub fn port(&self) -> (&'static str, u16) {
         ("127.0.0.1", self.world.router.port)
     }
 
-    fn log_in(&self) -> Client {
+    pub fn log_in(&self) -> Client {
         Client::log_in(self.port(), "mallory", &self.key).unwrap()
     }
 
@@ -59,11 +59,11 @@ impl Site {
         (client, channel)
     }
 
-    fn end(&self, session: usize) -> String {
+    pub fn end(&self, session: usize) -> String {
         self.world.router.wait_for_line(&format!("end session={session} "))
     }
 
-    fn memory(&self) -> u64 {
+    pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.world.router.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process that lives");
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
@@ -78,7 +78,7 @@ impl Site {
 
     /// The program comes to rest: it uses next to no processor time during a second of real time.
     #[track_caller]
-    fn rests(&self, what: &str) {
+    pub fn rests(&self, what: &str) {
         let rested = until(LIMIT, || {
             let before = self.ticks();
             until(Duration::from_secs(1), || false);
@@ -88,7 +88,7 @@ impl Site {
     }
 
     #[track_caller]
-    fn serves_others(&self) {
+    pub fn serves_others(&self) {
         self.world.proxied(USER).sftp("pwd\n").success();
     }
 }

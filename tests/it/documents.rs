@@ -189,3 +189,19 @@ fn the_readmes_redis_cli_lines_make_the_user_that_they_say() {
     let life = server.ask(redis::cmd("TTL").arg(format!("pysftpproxy:pubkey:{}", alice.base64())));
     assert!(matches!(life, redis::Value::Int(1..=86_400)), "{life:?}");
 }
+
+#[test]
+fn each_known_hole_names_the_test_that_shows_it_or_says_why_there_is_none() {
+    let security = text("SECURITY.md");
+    let holes = security.split("## Known holes").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows: Vec<_> = holes
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| hole") && !line.starts_with("| where"))
+        .collect();
+    assert!(rows.len() > 30, "{rows:#?}");
+    for row in rows {
+        // That what is named like a test is one, another test sees to.
+        let shown = code(row).iter().any(|name| name.matches('_').count() >= 3 || name.starts_with("tests/it/"));
+        assert!(shown || row.contains(" No test"), "SECURITY.md: no test and no reason: {row}");
+    }
+}

@@ -13,6 +13,7 @@ mod attacks;
 mod audit;
 mod bench;
 mod contract;
+mod cve;
 mod differential;
 mod dist;
 mod docker_case;
