@@ -47,7 +47,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-command-timeo
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-pool-size -d 'Connections to Redis at most. [default: 8]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-key-path -d 'Private key for upstreams when the record has none; empty = ssh-agent, then ~/.ssh/id_ed25519, id_ecdsa, id_rsa.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-keys-dir -d 'Where a record\'s key that is not an absolute path is looked for; empty = keys in the state directory.' -r
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l known-hosts -d 'Host keys of upstreams without a pin in the record; empty = ~/.ssh/known_hosts.' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l known-hosts -d 'Host keys of upstreams without a pin; empty = ~/.ssh/known_hosts.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-connect-timeout -d 'Time limit for the TCP connection to one address of an upstream. [default: 10]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-exchange-timeout -d 'Time limit for the SSH key exchange with an upstream. [default: 10]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-login-timeout -d 'Time limit for login and opening of sftp at an upstream. [default: 15]' -r
@@ -56,7 +56,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-reuse -d '
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-ciphers -d 'Ciphers towards upstreams, preferred first; empty = those that cost the library least.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-macs -d 'MACs towards upstreams; empty = the library\'s list.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-kex -d 'Key exchange towards upstreams; empty = the library\'s list.' -r
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-hostkey-algorithms -d 'Host key algorithms towards upstreams; empty = the library\'s list.' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-hostkey-algorithms -d 'Host key algorithms towards upstreams, behind those of pinned keys; empty = Ed25519, ECDSA, RSA with SHA-2.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l sandbox -d 'Whether the process dumps no core and nobody but root may look into it: its memory, its environment, its open files. [default: yes]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l login-timeout -d 'Time limit from accept to the open upstream channel. [default: 60]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l drain-timeout -d 'How long sessions may go on after the first SIGTERM or SIGINT. [default: 30]' -r
@@ -98,7 +98,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "serve" -d 'Serv
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "check-config" -d 'Check the settings and the files they name, without starting'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "user" -d 'Add, list, show and remove users and their routes'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "key" -d 'Add, list and remove users\' public keys'
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "host-key" -d 'Look at the host keys of upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "host-key" -d 'Look at, approve and remove host keys of upstreams'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -159,12 +159,27 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand key; and __fish_seen
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "list" -d 'List keys; what nobody can log in with is marked DEAD'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove keys of a user; dead entries too'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan help" -s h -l help -d 'Print help'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan help" -f -a "scan" -d 'Print the host keys of an upstream and the lines to pin; compare them with what its own console says'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan list approve remove help" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan list approve remove help" -f -a "scan" -d 'Print the host keys of an upstream and the lines to pin; compare them with what its own console says'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan list approve remove help" -f -a "list" -d 'List the approved host keys of all upstreams, by whom they are approved, and which upstreams are quarantined'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan list approve remove help" -f -a "approve" -d 'Pin the host keys that an upstream shows, or has shown when it was quarantined, for all its users'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan list approve remove help" -f -a "remove" -d 'Remove the pins of an upstream; pins in users\' records stay'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and not __fish_seen_subcommand_from scan list approve remove help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from scan" -l json -d 'Print JSON'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from scan" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from approve" -l key -d 'Only the key with this fingerprint' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from approve" -l add -d 'Leave the keys that are pinned already in force'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from approve" -s y -l yes -d 'Pin without a question'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from approve" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from remove" -l key -d 'Only the pin of the key with this fingerprint' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from remove" -s y -l yes -d 'Remove without a question'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "scan" -d 'Print the host keys of an upstream and the lines to pin; compare them with what its own console says'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "list" -d 'List the approved host keys of all upstreams, by whom they are approved, and which upstreams are quarantined'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "approve" -d 'Pin the host keys that an upstream shows, or has shown when it was quarantined, for all its users'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove the pins of an upstream; pins in users\' records stay'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -s h -l help -d 'Print help'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
@@ -200,7 +215,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "check-config" -d 'Check the settings and the files they name, without starting'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "user" -d 'Add, list, show and remove users and their routes'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "key" -d 'Add, list and remove users\' public keys'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "host-key" -d 'Look at the host keys of upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "host-key" -d 'Look at, approve and remove host keys of upstreams'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -212,6 +227,9 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_see
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "list" -d 'List keys; what nobody can log in with is marked DEAD'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "remove" -d 'Remove keys of a user; dead entries too'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "scan" -d 'Print the host keys of an upstream and the lines to pin; compare them with what its own console says'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "list" -d 'List the approved host keys of all upstreams, by whom they are approved, and which upstreams are quarantined'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "approve" -d 'Pin the host keys that an upstream shows, or has shown when it was quarantined, for all its users'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "remove" -d 'Remove the pins of an upstream; pins in users\' records stay'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "list" -d 'List the networks that are refused, by operators and for penalties'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "remove" -d 'Let a network in again'
