@@ -140,7 +140,7 @@ export SFTPPROXY_UPSTREAM_KEX=''
 # Value: LIST
 export SFTPPROXY_UPSTREAM_HOSTKEY_ALGORITHMS=''
 
-# Whether the process dumps no core and nobody but root may look into it: its memory, its environment, its open files.
+# Whether the process shuts itself in: no core file, nobody but root may look into it, and with Landlock and seccomp it writes in its own folders only and starts no program.
 # Value: yes|no
 export SFTPPROXY_SANDBOX='yes'
 

@@ -148,7 +148,7 @@ pub const SETTINGS: &[Setting] = &[
         "sandbox",
         "yes",
         "yes|no",
-        "Whether the process dumps no core and nobody but root may look into it: its memory, its environment, its open files.",
+        "Whether the process shuts itself in: no core file, nobody but root may look into it, and with Landlock and seccomp it writes in its own folders only and starts no program.",
     ),
     setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),

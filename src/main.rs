@@ -137,9 +137,11 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     let taken = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&reopen));
     taken.map_err(|error| format!("signals: {error}"))?;
     let left = drop_privileges(&mut config)?;
+    let shut_in = config.sandbox.then(|| sandbox::shut_in(&config)).transpose()?;
     // Threads exist from here on.
     start_log(&config.log)?;
     warning.into_iter().chain(left).for_each(|line| log::warn!("{line}"));
+    shut_in.into_iter().for_each(|line| log::info!("{line}"));
     let store = open_store(&config)?;
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");

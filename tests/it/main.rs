@@ -26,6 +26,7 @@ mod login;
 mod policy;
 mod random;
 mod reuse;
+mod sandbox;
 mod secrets;
 mod settings;
 mod signals;

@@ -114,7 +114,7 @@ fn no_secret_of_the_router_is_told_anywhere() {
     for command in commands {
         let words: Vec<_> = command.iter().map(String::as_str).collect();
         let output = world.command(&words);
-        assert!(output.stdout.len() > 1, "{words:?} prints nothing: {output:?}");
+        assert!(output.stdout.len() + output.stderr.len() > 1, "{words:?} says nothing: {output:?}");
         has_none(&words.join(" "), format!("{}{}", output.stdout, output.stderr).as_bytes(), &secrets);
     }
     // Redis answers no longer; its password is wrong; the URL has one.
