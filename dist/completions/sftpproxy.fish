@@ -57,7 +57,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-ciphers -d
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-macs -d 'MACs towards upstreams; empty = the library\'s list.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-kex -d 'Key exchange towards upstreams; empty = the library\'s list.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-hostkey-algorithms -d 'Host key algorithms towards upstreams, behind those of pinned keys; empty = Ed25519, ECDSA, RSA with SHA-2.' -r
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l sandbox -d 'Whether the process dumps no core and nobody but root may look into it: its memory, its environment, its open files. [default: yes]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l sandbox -d 'Whether the process shuts itself in: no core file, nobody but root may look into it, and with Landlock and seccomp it writes in its own folders only and starts no program. [default: yes]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l login-timeout -d 'Time limit from accept to the open upstream channel. [default: 60]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l drain-timeout -d 'How long sessions may go on after the first SIGTERM or SIGINT. [default: 30]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l max-sessions -d 'Connections at the same time. [default: 1000]' -r

@@ -31,7 +31,9 @@ fn the_audit_cannot_be_led_to_another_folder_once_the_program_runs() {
         std::os::unix::fs::symlink(other.join("elsewhere"), &audit).unwrap();
         world.router.signal(Signal::SIGUSR1);
         world.proxied(USER).sftp("pwd\n").success();
-        let led = until(LIMIT, || other.join("elsewhere").exists() || world.router.lines().iter().any(|line| line.contains("ermission denied")));
+        let led = until(LIMIT, || {
+            other.join("elsewhere").exists() || world.router.lines().iter().any(|line| line.contains("ermission denied"))
+        });
         assert!(led, "neither written nor refused");
         std::fs::remove_file(&audit).unwrap();
         std::fs::remove_file(other.join("elsewhere")).is_ok()
