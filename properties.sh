@@ -100,6 +100,10 @@ export SFTPPROXY_UPSTREAM_KEY_PATH=''
 # Value: DIR
 export SFTPPROXY_UPSTREAM_KEYS_DIR=''
 
+# File with the secret key (base64 of 32 bytes) that encrypts upstreams' keys in the store; empty = the systemd credential secret-key, if there is one.
+# Value: FILE
+export SFTPPROXY_SECRET_KEY_FILE=''
+
 # Host keys of upstreams without a pin; empty = ~/.ssh/known_hosts.
 # Value: FILE
 export SFTPPROXY_KNOWN_HOSTS=''

@@ -119,6 +119,12 @@ pub const SETTINGS: &[Setting] = &[
         "DIR",
         "Where a record's key that is not an absolute path is looked for; empty = keys in the state directory.",
     ),
+    setting(
+        "secret-key-file",
+        "",
+        "FILE",
+        "File with the secret key (base64 of 32 bytes) that encrypts upstreams' keys in the store; empty = the systemd credential secret-key, if there is one.",
+    ),
     setting("known-hosts", "", "FILE", "Host keys of upstreams without a pin; empty = ~/.ssh/known_hosts."),
     setting("upstream-connect-timeout", "10", "SECONDS", "Time limit for the TCP connection to one address of an upstream."),
     setting("upstream-exchange-timeout", "10", "SECONDS", "Time limit for the SSH key exchange with an upstream."),
@@ -278,6 +284,17 @@ pub enum Library {
     Libssh,
 }
 
+/// Where the secret key for keys in the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretKey {
+    /// In this file.
+    File(PathBuf),
+    /// In this file of systemd's credentials, if it is there (systemd.exec(5), `$CREDENTIALS_DIRECTORY`).
+    Credential(PathBuf),
+    /// Nowhere.
+    None,
+}
+
 /// The upstream leg.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Upstream {
@@ -289,6 +306,8 @@ pub struct Upstream {
     pub key: Option<PathBuf>,
     /// Where relative keys of records are.
     pub keys_dir: PathBuf,
+    /// Where the key is that opens encrypted keys.
+    pub secret_key: SecretKey,
     /// Host keys of upstreams without a pin.
     pub known_hosts: Option<PathBuf>,
     /// The account's home directory, for `.ssh`.
@@ -467,7 +486,7 @@ impl Config {
             defaults: Defaults { login: client_user(&mut values), home: values.text("home") },
             store: values.path("routes-file").map_or_else(|| Store::Redis(redis.clone()), Store::File),
             downstream: downstream(&mut values),
-            upstream: upstream(&mut values, &state_dir, home),
+            upstream: upstream(&mut values, &state_dir, home, environment("CREDENTIALS_DIRECTORY")),
             limits: Limits { login_timeout: values.seconds("login-timeout"), drain_timeout: values.seconds("drain-timeout") },
             admission: admission::parse(&mut values),
             log: Log {
@@ -583,7 +602,13 @@ fn downstream(values: &mut Values<'_>) -> Downstream {
     }
 }
 
-fn upstream(values: &mut Values<'_>, state_dir: &std::path::Path, home: Option<PathBuf>) -> Upstream {
+fn upstream(
+    values: &mut Values<'_>,
+    state_dir: &std::path::Path,
+    home: Option<PathBuf>,
+    credentials: Option<String>,
+) -> Upstream {
+    let credential = credentials.filter(|folder| !folder.is_empty()).map(|folder| PathBuf::from(folder).join("secret-key"));
     let library = |text: &str| match text {
         "ssh2" => Some(Library::Ssh2),
         "libssh" => Some(Library::Libssh),
@@ -594,6 +619,11 @@ fn upstream(values: &mut Values<'_>, state_dir: &std::path::Path, home: Option<P
         reuse: Duration::from_secs(values.number("upstream-reuse", 0, 3600)),
         key: values.path("upstream-key-path"),
         keys_dir: values.path("upstream-keys-dir").unwrap_or_else(|| state_dir.join("keys")),
+        secret_key: match (values.path("secret-key-file"), credential) {
+            (Some(file), _) => SecretKey::File(file),
+            (None, Some(file)) => SecretKey::Credential(file),
+            (None, None) => SecretKey::None,
+        },
         known_hosts: values.path("known-hosts"),
         account_home: home,
         algorithms: values.algorithms("upstream-"),

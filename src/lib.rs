@@ -19,6 +19,8 @@ pub mod known_hosts;
 pub mod network;
 
 pub mod policy;
+pub mod sealed;
+
 pub mod route;
 
 pub mod ledger;

@@ -20,7 +20,7 @@ use sftpproxy::host_keys::{self, HostKey};
 use sftpproxy::server::{self, Ended, Shutdown};
 use sftpproxy::session::World;
 use sftpproxy::store::RouteStore;
-use sftpproxy::upstream::{Kept, Quarantine};
+use sftpproxy::upstream::{self, Kept, Quarantine};
 use sftpproxy::{admin, cli, sandbox};
 
 /// Exit codes, as `--help` and the manual say.
@@ -108,6 +108,9 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
     let warning = host_keys::compare(config, &keys);
     faults.extend(make_bind(config, keys).err());
     faults.extend(banner(config).err());
+    if upstream::has_master(&config.upstream) {
+        faults.extend(upstream::master(&config.upstream).err());
+    }
     if let Some((user, group)) = &config.account {
         faults.extend(Account::find(user, group.as_deref()).err());
     }

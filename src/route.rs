@@ -1,7 +1,7 @@
 //! A user's record, parsed whole or refused: never a half valid route.
 //!
-//! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` (file of the private
-//! key for the upstream), `hostkey` (pins), `hash`, `maintenance` (why nobody is let in), `from` (networks the user may come from),
+//! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` and `key_old` (the
+//! private key for the upstream, and the one before it), `hostkey` (pins), `hash`, `maintenance` (why nobody is let in), `from` (networks the user may come from),
 //! `max_sessions`, `upload_limit` and `download_limit`, and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
 
 use std::collections::BTreeMap;
@@ -14,17 +14,19 @@ use crate::hash::Algorithm;
 use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::network::Networks;
 use crate::policy::{self, Policy};
+use crate::sealed::{HEAD, Sealed};
 
 /// A record as a store holds it: field names and values.
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 20] = [
+pub const FIELDS: [&str; 21] = [
     "remote",
     "port",
     "user",
     "home",
     "key",
+    "key_old",
     "hostkey",
     "hash",
     "maintenance",
@@ -148,6 +150,72 @@ impl fmt::Debug for Pin {
     }
 }
 
+/// A private key for an upstream, as a record or an upstream's entry names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A key of the ssh-agent.
+    Agent,
+    /// In this file; relative ones are in the keys directory.
+    File(PathBuf),
+    /// The key itself, encrypted.
+    Sealed(Sealed),
+    /// Whatever would be used without a key here; only in the place of the old key.
+    Common,
+}
+
+impl KeySource {
+    /// Reads the field `key`: `agent`, an encrypted key, or a file.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("PRIVATE KEY") {
+            return Err(
+                "this is a private key in clear; give it to a file, or make an encrypted one with: sftpproxy upstream-key new"
+                    .into(),
+            );
+        }
+        Ok(match text {
+            "agent" => Self::Agent,
+            text if text.starts_with(HEAD) => Self::Sealed(Sealed::parse(text)?),
+            text => Self::File(PathBuf::from(text)),
+        })
+    }
+
+    /// Reads the field `key_old`: the same, or `common`.
+    pub fn parse_old(text: &str) -> Result<Self, String> {
+        if text == "common" { Ok(Self::Common) } else { Self::parse(text) }
+    }
+}
+
+/// What may be shown of it.
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent => f.write_str("agent"),
+            Self::File(path) => f.write_str(&shown(&path.display().to_string())),
+            Self::Sealed(sealed) => sealed.fmt(f),
+            Self::Common => f.write_str("common"),
+        }
+    }
+}
+
+/// The value of a record's field as it may be shown: of an encrypted key only what it is.
+pub fn shown_field(name: &str, value: &str) -> String {
+    if !["key", "key_old"].contains(&name) || value.is_empty() {
+        return value.to_owned();
+    }
+    KeySource::parse_old(value).map_or_else(|_| "(not shown: no key that can be read)".into(), |key| key.to_string())
+}
+
+/// The keys of a record or of an upstream's entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// What they are sealed for.
+    pub place: String,
+    /// The key.
+    pub now: Option<KeySource>,
+    /// The one before it, which is tried when the upstream does not take the key.
+    pub old: Option<KeySource>,
+}
+
 /// What a record without the field gets.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Defaults {
@@ -169,8 +237,8 @@ pub struct Route {
     /// The directory that relative paths are resolved against, without a slash at its end unless it is `/`. Below a root it is a path
     /// as the user sees it.
     pub home: Option<String>,
-    /// File of the private key to log in with; relative ones are in the keys directory.
-    pub key: Option<PathBuf>,
+    /// The private key to log in with, and the one before it.
+    pub keys: Keys,
     /// Pinned host keys; empty = `known_hosts` decides.
     pub pins: Vec<Pin>,
     /// Why the user is not let in at present, in the operator's words.
@@ -205,7 +273,8 @@ impl Route {
         let port = field("port", |value| parse_port(value).map(drop));
         let login = field("user", |value| UserName::new(value).map(drop));
         let home = field("home", check_home);
-        let key = field("key", |_| Ok(()));
+        let key = field("key", |value| KeySource::parse(value).map(drop));
+        let key_old = field("key_old", |value| KeySource::parse_old(value).map(drop));
         let pins = field("hostkey", |value| parse_pins(value).map(drop));
         let hash = field("hash", |value| parse_hash(value).map(drop));
         let maintenance = field("maintenance", check_message);
@@ -227,7 +296,11 @@ impl Route {
             port: port.map_or(22, |port| parse_port(&port).unwrap_or(22)),
             login: login.or_else(|| defaults.login.clone()).unwrap_or_else(|| user.as_str().to_owned()),
             home: home.or_else(|| defaults.home.clone()).map(|home| trim_home(&home)),
-            key: key.map(PathBuf::from),
+            keys: Keys {
+                place: format!("user {user}"),
+                now: key.and_then(|key| KeySource::parse(&key).ok()),
+                old: key_old.and_then(|key| KeySource::parse_old(&key).ok()),
+            },
             pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
             maintenance,
             from: from.and_then(|from| Networks::parse(&from).ok()).unwrap_or_default(),
@@ -249,17 +322,27 @@ impl Route {
 pub struct Host {
     /// Pinned host keys, for records without pins of their own.
     pub pins: Vec<Pin>,
+    /// The private key to log in with, for records without one, and the one before it.
+    pub keys: Keys,
 }
 
 /// The fields of an upstream's entry that have a meaning here.
-pub const HOST_FIELDS: [&str; 1] = ["hostkey"];
+pub const HOST_FIELDS: [&str; 3] = ["hostkey", "key", "key_old"];
 
 impl Host {
-    /// Parses an upstream's entry, whole or not at all. Unknown fields are ignored, an empty field is a missing one.
-    pub fn parse(entry: &Record) -> Result<Self, String> {
-        let text = |name: &str| entry.get(name).map_or("", String::as_str);
-        let pins = check_text(text("hostkey")).and_then(|()| parse_pins(text("hostkey")));
-        Ok(Self { pins: pins.map_err(|reason| format!("hostkey: {reason}"))? })
+    /// Parses the entry of the upstream at `address`, whole or not at all. Unknown fields are ignored, an empty field is a missing one.
+    pub fn parse(address: &str, entry: &Record) -> Result<Self, String> {
+        let text = |name: &str| {
+            let value = entry.get(name).map_or("", String::as_str);
+            check_text(value).map(|()| value).map_err(|reason| format!("{name}: {reason}"))
+        };
+        let pins = parse_pins(text("hostkey")?).map_err(|reason| format!("hostkey: {reason}"))?;
+        let key = |name: &str, parse: fn(&str) -> Result<KeySource, String>| {
+            let value = Some(text(name)?).filter(|value| !value.is_empty());
+            value.map(parse).transpose().map_err(|reason| format!("{name}: {reason}"))
+        };
+        let (now, old) = (key("key", KeySource::parse)?, key("key_old", KeySource::parse_old)?);
+        Ok(Self { pins, keys: Keys { place: format!("upstream {address}"), now, old } })
     }
 }
 

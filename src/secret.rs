@@ -34,6 +34,13 @@ impl Secret {
     }
 }
 
+/// Takes over bytes that are wiped already when dropped.
+impl From<Zeroizing<Vec<u8>>> for Secret {
+    fn from(bytes: Zeroizing<Vec<u8>>) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(secret)")
@@ -103,6 +110,8 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(read_key_file(&path).is_ok(), good, "{mode:o}");
         }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
+        assert!(read_credential(&path).is_ok() && read_key_file(&path).is_err());
         assert!(read_key_file(folder.path()).unwrap_err().contains("not a regular file"));
         assert_eq!(format!("{:?}", Secret::new(b"x".to_vec())), "(secret)");
     }

@@ -25,7 +25,7 @@ use crate::live::{Live, Who};
 use crate::relay::{Control, Half, halves, late};
 use crate::route::Route;
 use crate::store::RouteStore;
-use crate::upstream::{Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial};
+use crate::upstream::{Credential, Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial, host};
 use crate::watch::{Teller, Watched};
 
 /// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
@@ -294,20 +294,27 @@ fn tell(watched: &Watched<'_>, fault: &Fault, (live, waiting): (&Live, Waiting<'
 
 fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {
     let config = &world.config.upstream;
-    let trust = Trust::find(world.store.as_ref(), route, config)?;
+    let host = host(world.store.as_ref(), route)?;
+    let trust = Trust::find(route, &host, config)?;
 
     let kept = world.kept.open(user, route, &trust, config, waiting);
     let again = if kept.is_some() { " kept=yes" } else { "" };
     let upstream = match kept {
         Some(upstream) => upstream,
-        None => trusted(world, user, (route, &trust), waiting)?.log_in(route)?.open()?,
+        None => {
+            let trusted = trusted(world, user, (route, &trust), waiting)?;
+            let credential = Credential::find(route, &host, config);
+            let credential = credential.map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;
+            trusted.log_in(route, &credential.sources)?.open()?
+        }
     };
 
     let (address, login, cipher) = (route.address(), shown(&route.login), upstream.cipher());
     let host_key = format!("{} {}", upstream.host_key().kind(), upstream.host_key().fingerprint());
     let user = shown(user.as_str());
     log::info!(
-        "open session={id} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" cipher={cipher}{again}"
+        "open session={id} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" key=\"{}\" cipher={cipher}{again}",
+        upstream.key()
     );
     Ok(upstream)
 }

@@ -37,6 +37,9 @@ _sftpproxy() {
             sftpproxy,serve)
                 cmd="sftpproxy__subcmd__serve"
                 ;;
+            sftpproxy,upstream-key)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key"
+                ;;
             sftpproxy,user)
                 cmd="sftpproxy__subcmd__user"
                 ;;
@@ -85,6 +88,9 @@ _sftpproxy() {
             sftpproxy__subcmd__help,serve)
                 cmd="sftpproxy__subcmd__help__subcmd__serve"
                 ;;
+            sftpproxy__subcmd__help,upstream-key)
+                cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key"
+                ;;
             sftpproxy__subcmd__help,user)
                 cmd="sftpproxy__subcmd__help__subcmd__user"
                 ;;
@@ -126,6 +132,18 @@ _sftpproxy() {
                 ;;
             sftpproxy__subcmd__help__subcmd__maintenance,show)
                 cmd="sftpproxy__subcmd__help__subcmd__maintenance__subcmd__show"
+                ;;
+            sftpproxy__subcmd__help__subcmd__upstream__subcmd__key,list)
+                cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__list"
+                ;;
+            sftpproxy__subcmd__help__subcmd__upstream__subcmd__key,new)
+                cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__new"
+                ;;
+            sftpproxy__subcmd__help__subcmd__upstream__subcmd__key,rotate)
+                cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__rotate"
+                ;;
+            sftpproxy__subcmd__help__subcmd__upstream__subcmd__key,show)
+                cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__show"
                 ;;
             sftpproxy__subcmd__help__subcmd__user,add)
                 cmd="sftpproxy__subcmd__help__subcmd__user__subcmd__add"
@@ -217,6 +235,36 @@ _sftpproxy() {
             sftpproxy__subcmd__maintenance__subcmd__help,show)
                 cmd="sftpproxy__subcmd__maintenance__subcmd__help__subcmd__show"
                 ;;
+            sftpproxy__subcmd__upstream__subcmd__key,help)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key,list)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__list"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key,new)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__new"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key,rotate)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__rotate"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key,show)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__show"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key__subcmd__help,help)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__help"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key__subcmd__help,list)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__list"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key__subcmd__help,new)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__new"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key__subcmd__help,rotate)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__rotate"
+                ;;
+            sftpproxy__subcmd__upstream__subcmd__key__subcmd__help,show)
+                cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__show"
+                ;;
             sftpproxy__subcmd__user,add)
                 cmd="sftpproxy__subcmd__user__subcmd__add"
                 ;;
@@ -254,7 +302,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key ban maintenance help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -349,6 +397,10 @@ _sftpproxy() {
                     return 0
                     ;;
                 --upstream-keys-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --secret-key-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -688,7 +740,7 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__help)
-            opts="serve check-config user key host-key ban maintenance help"
+            opts="serve check-config user key host-key upstream-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -970,6 +1022,76 @@ _sftpproxy() {
         sftpproxy__subcmd__help__subcmd__serve)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__upstream__subcmd__key)
+            opts="new list show rotate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__new)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__rotate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1480,6 +1602,180 @@ _sftpproxy() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key)
+            opts="-h --help new list show rotate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__help)
+            opts="new list show rotate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__list)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__new)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__rotate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__list)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__new)
+            opts="-h --host --json --type --file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --type)
+                    COMPREPLY=($(compgen -W "ed25519 rsa" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__rotate)
+            opts="-h --host --json --type --file --check --finish --force --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --type)
+                    COMPREPLY=($(compgen -W "ed25519 rsa" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__upstream__subcmd__key__subcmd__show)
+            opts="-h --host --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

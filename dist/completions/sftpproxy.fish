@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_sftpproxy_global_optspecs
-    string join \n address= port= state-dir= privatekey-path= publickey-path= userid= groupid= home= client-user= routes-file= redis-host= redis-port= redis-db= redis-password= redis-url= redis-password-file= redis-url-file= redis-prefix= redis-connect-timeout= redis-command-timeout= redis-pool-size= upstream-key-path= upstream-keys-dir= known-hosts= upstream-connect-timeout= upstream-exchange-timeout= upstream-login-timeout= upstream-library= upstream-reuse= upstream-ciphers= upstream-macs= upstream-kex= upstream-hostkey-algorithms= sandbox= login-timeout= drain-timeout= max-sessions= max-startups= max-source-sessions= max-source-startups= max-user-sessions= source-blocks= allow-from= deny-from= penalties= penalty-exempt= max-offered-keys= banner= ciphers= macs= kex= hostkey-algorithms= pubkey-algorithms= rsa-min-size= log= log-file= log-file-size= log-file-count= audit= audit-file-size= audit-file-count= audit-redis-length= hook= hook-file= hook-events= hook-timeout= hook-attempts= hook-parallel= h/help V/version
+    string join \n address= port= state-dir= privatekey-path= publickey-path= userid= groupid= home= client-user= routes-file= redis-host= redis-port= redis-db= redis-password= redis-url= redis-password-file= redis-url-file= redis-prefix= redis-connect-timeout= redis-command-timeout= redis-pool-size= upstream-key-path= upstream-keys-dir= secret-key-file= known-hosts= upstream-connect-timeout= upstream-exchange-timeout= upstream-login-timeout= upstream-library= upstream-reuse= upstream-ciphers= upstream-macs= upstream-kex= upstream-hostkey-algorithms= sandbox= login-timeout= drain-timeout= max-sessions= max-startups= max-source-sessions= max-source-startups= max-user-sessions= source-blocks= allow-from= deny-from= penalties= penalty-exempt= max-offered-keys= banner= ciphers= macs= kex= hostkey-algorithms= pubkey-algorithms= rsa-min-size= log= log-file= log-file-size= log-file-count= audit= audit-file-size= audit-file-count= audit-redis-length= hook= hook-file= hook-events= hook-timeout= hook-attempts= hook-parallel= h/help V/version
 end
 
 function __fish_sftpproxy_needs_command
@@ -47,6 +47,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-command-timeo
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-pool-size -d 'Connections to Redis at most. [default: 8]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-key-path -d 'Private key for upstreams when the record has none; empty = ssh-agent, then ~/.ssh/id_ed25519, id_ecdsa, id_rsa.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-keys-dir -d 'Where a record\'s key that is not an absolute path is looked for; empty = keys in the state directory.' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l secret-key-file -d 'File with the secret key (base64 of 32 bytes) that encrypts upstreams\' keys in the store; empty = the systemd credential secret-key, if there is one.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l known-hosts -d 'Host keys of upstreams without a pin; empty = ~/.ssh/known_hosts.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-connect-timeout -d 'Time limit for the TCP connection to one address of an upstream. [default: 10]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-exchange-timeout -d 'Time limit for the SSH key exchange with an upstream. [default: 10]' -r
@@ -99,6 +100,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "check-config" -
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "user" -d 'Add, list, show and remove users and their routes'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "key" -d 'Add, list and remove users\' public keys'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "host-key" -d 'Look at, approve and remove host keys of upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "upstream-key" -d 'Make, list and rotate the keys with which the router logs in at upstreams'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -119,7 +121,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_see
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l max-sessions -d 'Sessions of the user at the same time; unset = SFTPPROXY_MAX_USER_SESSIONS' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upload-limit -d 'How fast the user\'s uploads may be, in KiB a second; unset = no limit' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l download-limit -d 'The same of downloads' -r
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upstream-key -d 'Private key for this upstream; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upstream-key -d 'Private key for this upstream, or agent; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR; see upstream-key new' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l hash -d 'Digest of transfers for the audit: sha256 or blake3; unset = none' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l read-only -d 'yes: list and read, change nothing' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upload-only -d 'yes: a drop box, new files and directories only' -r
@@ -181,6 +183,37 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "approve" -d 'Pin the host keys that an upstream shows, or has shown when it was quarantined, for all its users'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove the pins of an upstream; pins in users\' records stay'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand host-key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and not __fish_seen_subcommand_from new list show rotate help" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and not __fish_seen_subcommand_from new list show rotate help" -f -a "new" -d 'Make a key and print the line for authorized_keys; until the rotation is finished what was used before is tried after it'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and not __fish_seen_subcommand_from new list show rotate help" -f -a "list" -d 'List with which key the router logs in for whom'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and not __fish_seen_subcommand_from new list show rotate help" -f -a "show" -d 'Show the keys of a user or an upstream, and the lines for authorized_keys'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and not __fish_seen_subcommand_from new list show rotate help" -f -a "rotate" -d 'Make a new key beside the old one, which is tried after it; --check says which upstreams take which, --finish drops the old one'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and not __fish_seen_subcommand_from new list show rotate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from new" -l host -d 'The upstream instead, for all its users whose records have no key' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from new" -l type -d 'Type of the new key; rsa has 3072 bits' -r -f -a "ed25519\t''
+rsa\t''"
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from new" -l json -d 'Print JSON'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from new" -l file -d 'Keep the key in a file of SFTPPROXY_UPSTREAM_KEYS_DIR on this machine instead of encrypted in the store'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from list" -l json -d 'Print JSON'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from show" -l host -d 'The upstream instead, for all its users whose records have no key' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from show" -l json -d 'Print JSON'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l host -d 'The upstream instead, for all its users whose records have no key' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l type -d 'Type of the new key; rsa has 3072 bits' -r -f -a "ed25519\t''
+rsa\t''"
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l json -d 'Print JSON'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l file -d 'Keep the key in a file of SFTPPROXY_UPSTREAM_KEYS_DIR on this machine instead of encrypted in the store'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l check -d 'Log in with the new key and with the old one; without USER and --host for every rotation'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l finish -d 'Drop the old key, if every upstream takes the new one'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -l force -d 'Drop it whatever upstreams take'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from rotate" -s h -l help -d 'Print help'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from help" -f -a "new" -d 'Make a key and print the line for authorized_keys; until the rotation is finished what was used before is tried after it'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from help" -f -a "list" -d 'List with which key the router logs in for whom'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show the keys of a user or an upstream, and the lines for authorized_keys'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from help" -f -a "rotate" -d 'Make a new key beside the old one, which is tried after it; --check says which upstreams take which, --finish drops the old one'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand upstream-key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -s h -l help -d 'Print help'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand ban; and not __fish_seen_subcommand_from add list remove help" -f -a "list" -d 'List the networks that are refused, by operators and for penalties'
@@ -211,14 +244,15 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __f
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __fish_seen_subcommand_from help" -f -a "off" -d 'Let users in again'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show who is not let in, and why'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand maintenance; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "serve" -d 'Serve (the default)'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "check-config" -d 'Check the settings and the files they name, without starting'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "user" -d 'Add, list, show and remove users and their routes'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "key" -d 'Add, list and remove users\' public keys'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "host-key" -d 'Look at, approve and remove host keys of upstreams'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
-complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key ban maintenance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "serve" -d 'Serve (the default)'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "check-config" -d 'Check the settings and the files they name, without starting'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "user" -d 'Add, list, show and remove users and their routes'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "key" -d 'Add, list and remove users\' public keys'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "host-key" -d 'Look at, approve and remove host keys of upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "upstream-key" -d 'Make, list and rotate the keys with which the router logs in at upstreams'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "ban" -d 'Refuse connections from networks, and let them in again'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "maintenance" -d 'Let nobody in, or not one user, and tell them why'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and not __fish_seen_subcommand_from serve check-config user key host-key upstream-key ban maintenance help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "add" -d 'Add a user with a route and keys, or change one with --update'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "list" -d 'List users and their routes'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from user" -f -a "show" -d 'Show a user\'s record, route and keys'
@@ -230,6 +264,10 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_see
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "list" -d 'List the approved host keys of all upstreams, by whom they are approved, and which upstreams are quarantined'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "approve" -d 'Pin the host keys that an upstream shows, or has shown when it was quarantined, for all its users'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from host-key" -f -a "remove" -d 'Remove the pins of an upstream; pins in users\' records stay'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from upstream-key" -f -a "new" -d 'Make a key and print the line for authorized_keys; until the rotation is finished what was used before is tried after it'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from upstream-key" -f -a "list" -d 'List with which key the router logs in for whom'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from upstream-key" -f -a "show" -d 'Show the keys of a user or an upstream, and the lines for authorized_keys'
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from upstream-key" -f -a "rotate" -d 'Make a new key beside the old one, which is tried after it; --check says which upstreams take which, --finish drops the old one'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "add" -d 'Refuse connections from a network; sessions that run go on'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "list" -d 'List the networks that are refused, by operators and for penalties'
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand help; and __fish_seen_subcommand_from ban" -f -a "remove" -d 'Let a network in again'

@@ -1,4 +1,4 @@
-//! The commands of the administrator: `user`, `key`, `host-key`, `ban`, `maintenance`. The same over either store.
+//! The commands of the administrator: `user`, `key`, `host-key`, `upstream-key`, `ban`, `maintenance`. The same over either store.
 //!
 //! A command checks everything it is given before it writes anything, tells all faults at once, shows what it removes before it does,
 //! and prints: results on standard output, complaints on standard error. It logs nothing. Exit codes: [`Outcome`].
@@ -19,6 +19,7 @@ mod key;
 mod key_lines;
 mod maintenance;
 mod print;
+mod upstream_key;
 mod user;
 
 /// What the commands work with.
@@ -97,6 +98,8 @@ pub fn commands() -> Vec<Command> {
         group("user", "Add, list, show and remove users and their routes").subcommands(user::commands()),
         group("key", "Add, list and remove users' public keys").subcommands(key::commands()),
         group("host-key", "Look at, approve and remove host keys of upstreams").subcommands(host_key::commands()),
+        group("upstream-key", "Make, list and rotate the keys with which the router logs in at upstreams")
+            .subcommands(upstream_key::commands()),
         group("ban", "Refuse connections from networks, and let them in again").subcommands(ban::commands()),
         group("maintenance", "Let nobody in, or not one user, and tell them why").subcommands(maintenance::commands()),
     ]
@@ -117,6 +120,10 @@ pub fn run(name: &str, matches: &ArgMatches, context: &Context<'_>, console: &mu
         ("host-key", "list") => host_key::list(matches, context, console),
         ("host-key", "approve") => host_key::approve(matches, context, console),
         ("host-key", "remove") => host_key::remove(matches, context, console),
+        ("upstream-key", "new") => upstream_key::new(matches, context, console),
+        ("upstream-key", "list") => upstream_key::list(matches, context, console),
+        ("upstream-key", "show") => upstream_key::show(matches, context, console),
+        ("upstream-key", "rotate") => upstream_key::rotate(matches, context, console),
         ("ban", "add") => ban::add(matches, context, console),
         ("ban", "list") => ban::list(matches, context, console),
         ("ban", "remove") => ban::remove(matches, context, console),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
-use crate::route::{FIELDS, Record};
+use crate::route::{FIELDS, Record, shown_field};
 use crate::store::StoredKey;
 
 /// Prints rows in columns under a heading.
@@ -29,13 +29,13 @@ pub fn json(out: &mut dyn Write, value: &Value) -> io::Result<()> {
 }
 
 /// A record's fields: ours first, in their order, then others.
-pub fn fields(record: &Record) -> Vec<(&str, &str)> {
-    let ours = FIELDS.iter().filter_map(|field| Some((*field, record.get(*field)?.as_str())));
+pub fn fields(record: &Record) -> Vec<(&str, String)> {
+    let ours = FIELDS.iter().filter_map(|field| Some((*field, record.get(*field)?)));
     let others = record.iter().filter(|(name, _)| !FIELDS.contains(&name.as_str()));
-    ours.chain(others.map(|(name, value)| (name.as_str(), value.as_str()))).collect()
+    ours.chain(others.map(|(name, value)| (name.as_str(), value))).map(|(name, value)| (name, shown_field(name, value))).collect()
 }
 
-/// The same as JSON, all texts as stored.
+/// The same as JSON, all texts as stored but of encrypted keys.
 pub fn fields_json(record: &Record) -> Value {
     Value::Object(fields(record).into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect::<Map<_, _>>())
 }

@@ -12,8 +12,9 @@ use super::{
 };
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
-use crate::route::{FIELDS, Pin, Record, Route, parse_pins};
+use crate::route::{FIELDS, Pin, Record, Route, parse_pins, shown_field};
 use crate::store::{Aim, StoreError, StoredKey};
+use crate::upstream::{Credential, host};
 
 /// The options that are fields of the record: option, field, value, help.
 const OPTIONS: [(&str, &str, &str, &str); 18] = [
@@ -25,7 +26,12 @@ const OPTIONS: [(&str, &str, &str, &str); 18] = [
     ("max-sessions", "max_sessions", "NUMBER", "Sessions of the user at the same time; unset = SFTPPROXY_MAX_USER_SESSIONS"),
     ("upload-limit", "upload_limit", "KIB", "How fast the user's uploads may be, in KiB a second; unset = no limit"),
     ("download-limit", "download_limit", "KIB", "The same of downloads"),
-    ("upstream-key", "key", "FILE", "Private key for this upstream; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR"),
+    (
+        "upstream-key",
+        "key",
+        "FILE",
+        "Private key for this upstream, or agent; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR; see upstream-key new",
+    ),
     ("hash", "hash", "NAME", "Digest of transfers for the audit: sha256 or blake3; unset = none"),
     ("read-only", "read_only", "YES", "yes: list and read, change nothing"),
     ("upload-only", "upload_only", "YES", "yes: a drop box, new files and directories only"),
@@ -169,7 +175,7 @@ fn tell_changes(console: &mut Console<'_>, user: &UserName, aim: Aim, old: &Reco
     }
     for field in FIELDS {
         let Some(new) = new.get(field) else { continue };
-        let word = |value: &str| if value.is_empty() { "(unset)".to_owned() } else { shown(value) };
+        let word = |value: &str| if value.is_empty() { "(unset)".to_owned() } else { shown(&shown_field(field, value)) };
         let old = old.get(field).map_or("", String::as_str);
         match aim {
             Aim::Create => writeln!(console.out, "  {field} = {}", word(new))?,
@@ -202,7 +208,12 @@ fn tell_revived(
 
 /// What is left to do: the upstream must let the router in and its host key must be known; then the user can connect.
 fn tell_next(context: &Context<'_>, console: &mut Console<'_>, user: &UserName, route: &Route) -> Result<(), Trouble> {
-    match crate::upstream::public_keys(route.key.as_deref(), context.upstream) {
+    let host = host(context.store, route).map_err(|fault| Trouble::Failed(fault.what))?;
+    let lines = Credential::find(route, &host, context.upstream).and_then(|credential| {
+        let lines: Result<Vec<_>, _> = credential.sources.iter().map(|source| source.public_lines(context.upstream)).collect();
+        lines.map(|lines| lines.concat())
+    });
+    match lines {
         Ok(lines) => {
             let account = format!("{} at {}", shown(&route.login), route.address());
             writeln!(console.out, "\nauthorized_keys of {account} must have (one line is enough):")?;
@@ -213,7 +224,7 @@ fn tell_next(context: &Context<'_>, console: &mut Console<'_>, user: &UserName, 
         }
         Err(reason) => writeln!(console.err, "the router has no key for this upstream yet: {reason}")?,
     }
-    if route.pins.is_empty() {
+    if route.pins.is_empty() && host.pins.is_empty() {
         let name = shown(user.as_str());
         writeln!(
             console.out,
@@ -272,7 +283,7 @@ fn route_json(route: &Route) -> Value {
         "port": route.port,
         "user": route.login,
         "home": route.home,
-        "key": route.key,
+        "key": route.keys.now.as_ref().map(ToString::to_string),
         "hostkey": route.pins.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }
@@ -333,7 +344,7 @@ fn describe(console: &mut Console<'_>, user: &UserName, record: Option<&Record>,
         None => writeln!(console.out, "  (no record)")?,
         Some(record) => {
             for (name, value) in print::fields(record) {
-                writeln!(console.out, "  {} = {}", shown(name), shown(value))?;
+                writeln!(console.out, "  {} = {}", shown(name), shown(&value))?;
             }
         }
     }

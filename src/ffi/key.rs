@@ -45,6 +45,21 @@ impl PrivateKey {
         Ok(Self(key))
     }
 
+    /// The key without a passphrase, in PEM or OpenSSH format.
+    pub fn export(&self) -> Result<Secret, String> {
+        let mut text = ptr::null_mut();
+        // SAFETY: the key is live, no passphrase and no callback; `text` is written on success only.
+        let code = unsafe { sys::ssh_pki_export_privkey_base64(self.0, ptr::null(), None, ptr::null_mut(), &mut text) };
+        check(code, || "the private key cannot be written".into())?;
+        // SAFETY: libssh gave a NUL-terminated string, which is copied, wiped and then freed once.
+        unsafe {
+            let copy = Secret::new(CStr::from_ptr(text).to_bytes().to_vec());
+            zeroize::Zeroize::zeroize(std::slice::from_raw_parts_mut(text.cast::<u8>(), copy.expose().len()));
+            sys::ssh_string_free_char(text);
+            Ok(copy)
+        }
+    }
+
     /// Writes the key without a passphrase to `path`, with the modes that the umask gives: the folder must be private.
     pub fn write(&self, path: &Path) -> Result<(), String> {
         let name = c_string(path.to_str().ok_or("the path is not UTF-8")?, "the path")?;

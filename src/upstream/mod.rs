@@ -23,15 +23,17 @@ mod credential;
 mod kept;
 mod libssh;
 mod libssh2;
+mod probe;
 mod quarantine;
 mod scan;
 mod trust;
 
-pub use credential::public_keys;
+pub use credential::{Chosen, Credential, Source, has_master, master};
 pub use kept::Kept;
+pub use probe::probe;
 pub use quarantine::{Note, Quarantine, lift};
 pub use scan::scan;
-pub use trust::{Basis, Trust, known};
+pub use trust::{Basis, Trust, host, known};
 
 /// What a connection needs to be waited for: until when, and who may end it.
 #[derive(Clone, Copy)]
@@ -57,10 +59,12 @@ pub struct Trusted<'a> {
     shown: Shown,
 }
 
-/// What the key exchange has shown.
+/// What key exchange and login have shown.
 #[derive(Debug, Clone)]
 struct Shown {
     host_key: PublicKey,
+    /// The name of the key that was accepted; empty before the login.
+    key: String,
     /// Bytes that the upstream may be ahead.
     window: u32,
 }
@@ -174,7 +178,7 @@ impl<'a> Dialed<'a> {
         let wait = Wait { waiting, limit: config.exchange_timeout };
         let started = Instant::now();
         let host_key = link.exchange(wait).map_err(|what| fault(format!("key exchange: {what}")))?;
-        Ok(Trusted { link, waiting, config, shown: Shown { host_key, window: window(started.elapsed()) } })
+        Ok(Trusted { link, waiting, config, shown: Shown { host_key, key: String::new(), window: window(started.elapsed()) } })
     }
 
     /// Exchanges keys and checks the host key. No credential has been sent, and none will be unless this succeeds.
@@ -257,9 +261,10 @@ impl<'a> Trusted<'a> {
         &self.shown.host_key
     }
 
-    /// Logs in with the record's key, else the configured one, else the agent's, else the account's own.
-    pub fn log_in(mut self, route: &Route) -> Result<LoggedIn<'a>, Fault> {
-        credential::log_in(&mut self, route).map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;
+    /// Logs in with the first of these keys that is accepted.
+    pub fn log_in(mut self, route: &Route, sources: &[Source]) -> Result<LoggedIn<'a>, Fault> {
+        let source = credential::log_in(&mut self, &route.login, sources);
+        self.shown.key = source.map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?.to_string();
         Ok(LoggedIn(self))
     }
 }
@@ -288,6 +293,11 @@ impl Upstream {
     /// The host key that was approved.
     pub fn host_key(&self) -> &PublicKey {
         &self.shown.host_key
+    }
+
+    /// The name of the key that was accepted, such as `ssh-agent` or `key /path`.
+    pub fn key(&self) -> &str {
+        &self.shown.key
     }
 
     /// The channel as the relay wants it.

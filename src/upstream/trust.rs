@@ -57,18 +57,13 @@ pub(super) struct Mistrust {
 
 impl Trust {
     /// What applies to a route: pins of the record, else of the upstream's entry, else `known_hosts`; revoked keys always.
-    pub fn find(store: &dyn RouteStore, route: &Route, config: &config::Upstream) -> Result<Self, Fault> {
-        let entry = store.entry(Shelf::Hosts, &route.address());
-        let entry = entry.map_err(|error| Fault::new(Side::Store, Stage::Find, error.0))?;
-        let host = Host::parse(&entry).map_err(|reason| {
-            Fault::new(Side::Store, Stage::Find, format!("bad entry of upstream {}: {reason}", route.address()))
-        })?;
+    pub fn find(route: &Route, host: &Host, config: &config::Upstream) -> Result<Self, Fault> {
         let (known, file) =
             known(&route.remote, route.port, config).map_err(|reason| Fault::new(Side::Upstream, Stage::Trust, reason))?;
         let (basis, pins) = if !route.pins.is_empty() {
             (Basis::Record, route.pins.clone())
         } else if !host.pins.is_empty() {
-            (Basis::Host, host.pins)
+            (Basis::Host, host.pins.clone())
         } else {
             (Basis::KnownHosts(file.clone()), known.keys.into_iter().map(Pin::Key).collect())
         };
@@ -131,6 +126,14 @@ impl Trust {
     pub fn approved(&self) -> String {
         self.pins.iter().map(|pin| pin.fingerprint().to_string()).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// The entry of a route's upstream in the store.
+pub fn host(store: &dyn RouteStore, route: &Route) -> Result<Host, Fault> {
+    let address = route.address();
+    let fault = |what| Fault::new(Side::Store, Stage::Find, what);
+    let entry = store.entry(Shelf::Hosts, &address).map_err(|error| fault(error.0))?;
+    Host::parse(&address, &entry).map_err(|reason| fault(format!("bad entry of upstream {address}: {reason}")))
 }
 
 /// What `known_hosts` says of a host, and which file that is; empty = there is no such setting and no home.

@@ -338,6 +338,11 @@ fn the_key_towards_the_upstream_is_the_records_else_the_configured_else_the_agen
         put_record(&world, &with_key);
         logs_in_with(&world, &of_record);
     }
+    // Although a key is configured.
+    let mut with_agent = world.route();
+    with_agent.push(("key", "agent".to_owned()));
+    put_record(&world, &with_agent);
+    logs_in_with(&world, &of_agent);
     put_record(&world, &world.route());
     logs_in_with(&world, &configured);
     world.restart(&[("SFTPPROXY_UPSTREAM_KEY_PATH", "")]);

@@ -92,6 +92,10 @@ fn every_command_that_the_readme_names_is_one() {
         "host-key list",
         "host-key approve",
         "host-key remove",
+        "upstream-key new",
+        "upstream-key list",
+        "upstream-key show",
+        "upstream-key rotate",
         "check-config",
         "serve",
     ] {

@@ -35,4 +35,5 @@ mod tidy;
 mod told;
 mod transfer;
 mod trust;
+mod upstream_key;
 mod watched;

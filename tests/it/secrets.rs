@@ -13,6 +13,8 @@ use crate::world::{Kind, Setup, USER, World};
 
 const PASSWORD: &str = "pw-hunter2-9d41";
 const TOKEN: &str = "token-5f1e7c";
+/// The secret key for keys in the store.
+const SECRET_KEY: &str = "c2VjcmV0a2V5LXNlY3JldGtleS1zZWNyZXRrZXktMzI=";
 
 /// A world whose Redis wants the password, which the router does not know yet.
 fn world() -> World {
@@ -41,6 +43,7 @@ fn parts(key: &Key) -> Vec<Vec<u8>> {
 /// Everything that nobody may say.
 fn secrets() -> Vec<Vec<u8>> {
     let mut secrets = vec![PASSWORD.into(), TOKEN.into(), BASE64_STANDARD.encode(PASSWORD).into_bytes(), b"PRIVATE KEY".to_vec()];
+    secrets.extend([SECRET_KEY.into(), b"sealed:".to_vec()]);
     secrets.extend(["router-user", "router-host"].iter().flat_map(|name| parts(&keys::ed25519(name))));
     secrets.extend(parts(&keys::rsa("router-host")));
     secrets
@@ -59,7 +62,7 @@ fn json_commands(upstream: &str) -> Vec<Vec<String>> {
     fn walk(command: &clap::Command, path: &[String], upstream: &str, found: &mut Vec<Vec<String>>) {
         if command.get_arguments().any(|argument| argument.get_long() == Some("json")) {
             let mut words = path.to_vec();
-            for argument in command.get_arguments().filter(|argument| argument.is_required_set()) {
+            for argument in command.get_arguments().filter(|argument| argument.is_required_set() || argument.is_positional()) {
                 words.extend(argument.get_long().map(|long| format!("--{long}")));
                 let name = argument.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
                 words.push(if name.starts_with("HOST") { upstream } else { USER }.to_owned());
@@ -86,8 +89,12 @@ fn no_secret_of_the_router_is_told_anywhere() {
     let audit = world.folder.path().join("audit.jsonl");
     // Nobody listens there: the hook fails, which is told.
     let hook = format!("http://127.0.0.1:{}/{TOKEN}", crate::world::process::free_port());
+    let secret_key = world.folder.path().join("secret-key");
+    std::fs::write(&secret_key, SECRET_KEY).unwrap();
+    std::fs::set_permissions(&secret_key, std::fs::Permissions::from_mode(0o600)).unwrap();
     world.restart(&[
         ("SFTPPROXY_REDIS_PASSWORD", PASSWORD),
+        ("SFTPPROXY_SECRET_KEY_FILE", secret_key.to_str().unwrap()),
         ("SFTPPROXY_HOOK", &hook),
         ("SFTPPROXY_HOOK_EVENTS", "all"),
         ("SFTPPROXY_LOG", "trace"),

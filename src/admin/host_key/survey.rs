@@ -41,8 +41,8 @@ impl Upstream {
 pub fn survey(context: &Context<'_>) -> Result<BTreeMap<String, Upstream>, Trouble> {
     let mut upstreams: BTreeMap<String, Upstream> = BTreeMap::new();
     for (address, entry) in context.store.entries(Shelf::Hosts)? {
-        let host =
-            Host::parse(&entry).map_err(|reason| Trouble::Failed(format!("entry of upstream {}: {reason}", shown(&address))))?;
+        let host = Host::parse(&address, &entry)
+            .map_err(|reason| Trouble::Failed(format!("entry of upstream {}: {reason}", shown(&address))))?;
         upstreams.entry(address).or_default().pins = host.pins;
     }
     for (address, entry) in context.store.entries(Shelf::Quarantine)? {

@@ -141,7 +141,7 @@ impl Reader<'_> {
                 if HOST_FIELDS.contains(&field) {
                     let value = field_text(field, item).map_err(|reason| self.at(span.clone(), reason))?;
                     let alone = Record::from([(field.to_owned(), value.clone())]);
-                    Host::parse(&alone).map_err(|reason| self.at(span, reason))?;
+                    Host::parse(&address, &alone).map_err(|reason| self.at(span, reason))?;
                     entry.insert(field.to_owned(), value);
                 } else {
                     let (field, address) = (shown(field), shown(&address));
