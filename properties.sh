@@ -244,6 +244,22 @@ export SFTPPROXY_LOG_FILE_SIZE='10'
 # Value: NUMBER
 export SFTPPROXY_LOG_FILE_COUNT='5'
 
+# Where metrics, health and a page for people are served over HTTP, such as 127.0.0.1:9922; empty = nowhere.
+# Value: IP:PORT
+export SFTPPROXY_METRICS_ADDRESS=''
+
+# What who reads metrics and the page must show, 16 letters and digits or more; must be set if the address is not a loopback one.
+# Value: TOKEN
+export SFTPPROXY_METRICS_TOKEN=''
+
+# File with the token instead, on one line, readable by nobody else.
+# Value: FILE
+export SFTPPROXY_METRICS_TOKEN_FILE=''
+
+# Users with series of their own in the metrics at most; 0 = none.
+# Value: NUMBER
+export SFTPPROXY_METRICS_USERS='0'
+
 # Where each event goes as a line of JSON: file:/PATH, stdout, journald, redis:STREAM; empty = nowhere.
 # Value: SINK[,SINK…]
 export SFTPPROXY_AUDIT=''

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub mod admission;
 pub mod audit;
+pub mod monitor;
 
 use crate::error::shown;
 use crate::route::Defaults;
@@ -211,6 +212,19 @@ pub const SETTINGS: &[Setting] = &[
     setting("log-file-size", "10", "MIB", "Size at which the log file is rotated."),
     setting("log-file-count", "5", "NUMBER", "Rotated log files to keep."),
     setting(
+        "metrics-address",
+        "",
+        "IP:PORT",
+        "Where metrics, health and a page for people are served over HTTP, such as 127.0.0.1:9922; empty = nowhere.",
+    ),
+    secret(
+        "metrics-token",
+        "TOKEN",
+        "What who reads metrics and the page must show, 16 letters and digits or more; must be set if the address is not a loopback one.",
+    ),
+    setting("metrics-token-file", "", "FILE", "File with the token instead, on one line, readable by nobody else."),
+    setting("metrics-users", "0", "NUMBER", "Users with series of their own in the metrics at most; 0 = none."),
+    setting(
         "audit",
         "",
         "SINK[,SINK…]",
@@ -405,6 +419,8 @@ pub struct Config {
     pub audit: audit::Audit,
     /// Whether the process shuts itself in.
     pub sandbox: bool,
+    /// Metrics and the page.
+    pub monitor: monitor::Monitor,
 }
 
 /// Reads values and collects what is wrong with them.
@@ -497,6 +513,7 @@ impl Config {
             },
             audit: audit::parse(&mut values, redis),
             sandbox: values.parsed("sandbox", "yes or no", yes_or_no).unwrap_or(true),
+            monitor: monitor::parse(&mut values),
             state_dir,
         };
         if values.faults.is_empty() { Ok(config) } else { Err(values.faults) }

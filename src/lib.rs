@@ -32,6 +32,7 @@ pub mod secret;
 pub mod config;
 
 pub mod admission;
+pub mod metrics;
 pub mod store;
 
 pub mod audit;
@@ -58,6 +59,8 @@ pub mod session;
 pub mod bans;
 
 pub mod registry;
+
+pub mod monitor;
 pub mod server;
 
 pub mod sandbox;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use file_rotate::compression::Compression;
 use file_rotate::suffix::AppendCount;
@@ -17,9 +17,12 @@ use sftpproxy::audit;
 use sftpproxy::config::{Config, Log, SETTINGS, Store, unknown_variables};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
+use sftpproxy::metrics::Metrics;
+use sftpproxy::monitor::Monitor;
 use sftpproxy::server::{self, Ended, Shutdown};
 use sftpproxy::session::World;
 use sftpproxy::store::RouteStore;
+use sftpproxy::store::measured::Measured;
 use sftpproxy::upstream::{self, Kept, Quarantine};
 use sftpproxy::{admin, cli, sandbox};
 
@@ -135,6 +138,7 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     let bind = make_bind(&config, keys)?;
     let banner = banner(&config)?;
     let listeners = server::listen(&config)?;
+    let monitor = Monitor::bind(&config.monitor)?;
     // Before anybody can send the signal: unhandled it would end the program.
     let reopen = Arc::new(AtomicBool::new(false));
     let taken = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&reopen));
@@ -145,11 +149,13 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     start_log(&config.log)?;
     warning.into_iter().chain(left).for_each(|line| log::warn!("{line}"));
     shut_in.into_iter().for_each(|line| log::info!("{line}"));
-    let store = open_store(&config)?;
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let metrics = Metrics::new(started, monitor.is_some(), config.monitor.users);
+    let store = Box::new(Measured::new(open_store(&config)?, &metrics));
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");
     }
-    let audit = audit::start(&config.audit, &reopen)?;
+    let audit = audit::start(&config.audit, &reopen, &metrics)?;
     let kept = Kept::new(config.upstream.reuse)?;
     let shutdown = Shutdown::new()?;
     let signalled = Arc::clone(&shutdown);
@@ -160,9 +166,12 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     ctrlc::set_handler(stop).map_err(|error| format!("signals: {error}"))?;
     let (admission, audit_of) = (Admission::new(config.admission.clone()), audit.audit());
     let (limits, quarantine) = (Arc::default(), Quarantine::default());
-    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits, admission, quarantine });
+    let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits, admission, quarantine, metrics });
     sftpproxy::session::watch_limits(&world)?;
     sftpproxy::bans::watch(&world)?;
+    if let Some(monitor) = monitor {
+        monitor.start(&world)?;
+    }
     for listener in &listeners {
         let address = listener.local_addr().map_err(|error| error.to_string())?;
         log::info!(

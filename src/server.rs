@@ -110,6 +110,7 @@ pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shu
                 Err(error)
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
+                    world.metrics.out_of_resources();
                     refusals.log("nobody", "error", &format!("accept: {error}; raise the limit of open files (LimitNOFILE)"));
                     pause(&shutdown.event);
                 }
@@ -117,6 +118,7 @@ pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shu
         }
     }
     drop(listeners);
+    world.metrics.drain();
     Ok(drain(world, registry, shutdown))
 }
 
@@ -144,9 +146,14 @@ fn admit(
     };
     let control = match prepared() {
         Ok(control) => control,
-        Err(reason) => return refusals.log(&peer.to_string(), "error", &reason),
+        Err(reason) => {
+            world.metrics.out_of_resources();
+            return refusals.log(&peer.to_string(), "error", &reason);
+        }
     };
+    world.metrics.connected();
     log::info!("accept session={id} peer={peer} sessions={}/{limit}", permit.sessions);
+    let metrics = Arc::clone(&world.metrics);
     let live = Live::new(id, peer, control);
     let entry = registry.enter(Arc::clone(&live));
     let world = Arc::clone(world);
@@ -156,6 +163,7 @@ fn admit(
         drop(entry);
     });
     if let Err(error) = made {
+        metrics.out_of_resources();
         end_without_thread(id, peer, &error);
     }
 }

@@ -22,8 +22,10 @@ use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::limits::Limits;
 use crate::live::{Live, Who};
+use crate::metrics::labels::{KeyReason, Step};
+use crate::metrics::{Metrics, Seen};
 use crate::relay::{Control, Half, halves, late};
-use crate::route::Route;
+use crate::route::{Host, Route};
 use crate::store::RouteStore;
 use crate::upstream::{Credential, Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial, host};
 use crate::watch::{Teller, Watched};
@@ -37,6 +39,12 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// What the store may take for all keys of a client without being a reason why the login is late.
 const SLOW: Duration = Duration::from_secs(1);
+
+/// Why a key is refused that the store knows as somebody else's.
+const ANOTHER_USERS: &str = "the key is another user's";
+
+/// And one that it does not know.
+const NOBODYS: &str = "nobody has this key";
 
 /// What all sessions share.
 pub struct World {
@@ -58,6 +66,8 @@ pub struct World {
     pub admission: Arc<Admission>,
     /// Upstreams whose host key has changed.
     pub quarantine: Quarantine,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// A connection that has a permit.
@@ -85,12 +95,14 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
     let started = Instant::now();
     let (id, peer, control) = (arrival.live.id(), arrival.live.peer(), Arc::clone(arrival.live.control()));
     let mut told = Told::default();
-    let outcome = catch_unwind(AssertUnwindSafe(|| story(world, arrival, &mut told)));
+    let seen = Seen::new(&world.metrics);
+    let outcome = catch_unwind(AssertUnwindSafe(|| story(world, arrival, (&mut told, &seen, started))));
     let fault = match outcome {
         Ok(Err(fault)) => control.reason().unwrap_or(fault),
         Ok(Ok(())) => control.reason().unwrap_or(Fault::new(Side::Router, Stage::Relay, "ended")),
         Err(_) => own_fault(),
     };
+    seen.ended(&fault);
     tell_fault(world, (id, peer), &fault, Came { late: fault.what == late(), ..told.came.get() });
     let user = told.user.map(|user| format!(" user=\"{}\"", shown(&user))).unwrap_or_default();
     log::info!(
@@ -109,10 +121,10 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
     }
 }
 
-fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fault> {
+fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told, &Arc<Seen>, Instant)) -> Result<(), Fault> {
     let Arrival { stream, mut permit, live } = arrival;
     let (id, peer, control) = (live.id(), live.peer(), Arc::clone(live.control()));
-    let deadline = Instant::now() + world.config.limits.login_timeout;
+    let deadline = started + world.config.limits.login_timeout;
     let max_offered = world.config.downstream.max_offered_keys;
     let (banner, refused) = (world.banner.clone(), tell_refused(world, (id, peer), Rc::clone(&told.came)));
     let terms = Terms { session: id, banner, deadline, control: Arc::clone(&control), max_offered, refused };
@@ -124,11 +136,12 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
 
     permit.proven();
     told.came.set(Came { proven: true, ..told.came.get() });
+    seen.proven(proven.user().as_str());
     told.user = Some(proven.user().to_string());
     log_proven(id, &proven, &downstream);
     let subject = subject(id, &proven, peer, &downstream);
     live.proven(Who { user: subject.user.clone(), key: subject.key.clone(), software: subject.software.clone() });
-    let teller = Arc::new(Teller::new(world.audit.clone(), subject));
+    let teller = Arc::new(Teller::new(world.audit.clone(), subject, Arc::clone(seen)));
     told.teller = Some(Arc::clone(&teller));
     teller.send(What::Login {});
     let route = find(world, &proven).and_then(|route| let_in(&mut permit, &proven, peer.ip(), route));
@@ -151,7 +164,7 @@ fn story(world: &Arc<World>, arrival: Arrival, told: &mut Told) -> Result<(), Fa
                     return 0;
                 }
             };
-            let (bytes, upstream) = relay_upstream(world, (live, user), route, waiting, theirs, (watched, since));
+            let (bytes, upstream) = relay_upstream(world, (live, user), route, waiting, theirs, (watched, since, started));
             drop(done);
             if let Some(upstream) = upstream {
                 world.kept.keep(user, route, upstream, waiting);
@@ -180,11 +193,19 @@ fn judge(world: Arc<World>, came: Rc<Cell<Came>>) -> Judge {
         came.set(Came { slow: asked > SLOW, ..came.get() });
         match owner {
             Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
-            Ok(Some(_)) => Verdict::Refused("the key is another user's".into()),
-            Ok(None) => Verdict::Refused("nobody has this key".into()),
+            Ok(Some(_)) => Verdict::Refused(ANOTHER_USERS.into()),
+            Ok(None) => Verdict::Refused(NOBODYS.into()),
             Err(error) => Verdict::Unknown(error.0),
         }
     })
+}
+
+fn key_reason(reason: &str) -> KeyReason {
+    match reason {
+        ANOTHER_USERS => KeyReason::AnotherUsers,
+        NOBODYS => KeyReason::Unknown,
+        _ => KeyReason::Unusable,
+    }
 }
 
 /// Finds the route of a user who has proven a key.
@@ -262,7 +283,7 @@ fn relay_upstream(
     route: &Route,
     waiting: Waiting<'_>,
     half: Half,
-    (watched, proven): (&Watched<'_>, Instant),
+    (watched, proven, accepted): (&Watched<'_>, Instant, Instant),
 ) -> (u64, Option<Upstream>) {
     let mut upstream = match open_upstream(world, (live.id(), user), route, waiting) {
         Ok(upstream) => upstream,
@@ -274,6 +295,7 @@ fn relay_upstream(
     };
     live.opened(route.address(), route.login.clone());
     tell_opened(watched.teller(), route, &upstream);
+    watched.teller().seen().opened(accepted.elapsed());
     waiting.control.open();
     let bytes = half.run(upstream.leg(), &mut watched.replies(Some(proven)), &|| None);
     (bytes, Some(upstream))
@@ -300,13 +322,11 @@ fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, wai
     let kept = world.kept.open(user, route, &trust, config, waiting);
     let again = if kept.is_some() { " kept=yes" } else { "" };
     let upstream = match kept {
-        Some(upstream) => upstream,
-        None => {
-            let trusted = trusted(world, user, (route, &trust), waiting)?;
-            let credential = Credential::find(route, &host, config);
-            let credential = credential.map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;
-            trusted.log_in(route, &credential.sources)?.open()?
+        Some(upstream) => {
+            world.metrics.reused();
+            upstream
         }
+        None => open_new(world, user, (route, &host, &trust), waiting)?,
     };
 
     let (address, login, cipher) = (route.address(), shown(&route.login), upstream.cipher());
@@ -319,6 +339,25 @@ fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, wai
     Ok(upstream)
 }
 
+/// A channel on a new connection, and how long each step took.
+fn open_new(
+    world: &World,
+    user: &UserName,
+    (route, host, trust): (&Route, &Host, &Trust),
+    waiting: Waiting<'_>,
+) -> Result<Upstream, Fault> {
+    let trusted = trusted(world, user, (route, trust), waiting)?;
+    let started = Instant::now();
+    let credential = Credential::find(route, host, &world.config.upstream);
+    let credential = credential.map_err(|what| Fault::new(Side::Upstream, Stage::LogIn, what))?;
+    let logged_in = trusted.log_in(route, &credential.sources)?;
+    world.metrics.step(Step::LogIn, started.elapsed());
+    let started = Instant::now();
+    let upstream = logged_in.open()?;
+    world.metrics.step(Step::Open, started.elapsed());
+    Ok(upstream)
+}
+
 /// A connection to the upstream whose host key is approved. One that shows another key is quarantined, until it shows the approved one.
 fn trusted<'a>(
     world: &'a World,
@@ -327,8 +366,13 @@ fn trusted<'a>(
     waiting: Waiting<'a>,
 ) -> Result<Trusted<'a>, Fault> {
     let (store, address) = (world.store.as_ref(), route.address());
-    match dial(&route.remote, route.port, &world.config.upstream, waiting)?.trust(trust) {
+    let started = Instant::now();
+    let dialed = dial(&route.remote, route.port, &world.config.upstream, waiting)?;
+    world.metrics.step(Step::Dial, started.elapsed());
+    let started = Instant::now();
+    match dialed.trust(trust) {
         Ok(trusted) => {
+            world.metrics.step(Step::Trust, started.elapsed());
             world.quarantine.end(store, &address, trusted.host_key());
             Ok(trusted)
         }
@@ -344,6 +388,7 @@ fn trusted<'a>(
 /// Counts a fault of the client, if the end of its session proves one; the line is what fail2ban reads.
 fn tell_fault(world: &World, (id, peer): (u64, SocketAddr), fault: &Fault, came: Came) {
     let Some(class) = blame(fault, came) else { return };
+    world.metrics.fault(class);
     let sentence = world.admission.penalise(peer.ip(), class, Instant::now());
     let owed = sentence.map_or(0, |sentence| seconds(sentence.owed));
     let refused = if sentence.is_some_and(|sentence| sentence.refused) { "yes" } else { "no" };
@@ -352,8 +397,9 @@ fn tell_fault(world: &World, (id, peer): (u64, SocketAddr), fault: &Fault, came:
 
 /// Tells the audit of keys that are refused, and counts them.
 fn tell_refused(world: &Arc<World>, (id, peer): (u64, SocketAddr), came: Rc<Cell<Came>>) -> Box<dyn FnMut(Refused)> {
-    let audit = world.audit.clone();
+    let (audit, metrics) = (world.audit.clone(), Arc::clone(&world.metrics));
     Box::new(move |Refused { user, key, software, reason }| {
+        metrics.key_refused(key_reason(&reason));
         came.set(Came { refused: came.get().refused + 1, ..came.get() });
         if audit.wants(Kind::Refused) {
             let subject = Subject { session: id, user, client: peer, key, software, upstream: None };

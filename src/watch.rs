@@ -15,6 +15,8 @@ use crate::event::{self, Hash, Kind, Outcome, Paths, Subject, What};
 use crate::hash::{Algorithm, Hasher};
 use crate::ledger::{self, Event, File, Finished, Ledger, Transfer};
 use crate::live::{self, Live};
+use crate::metrics::labels::Direction as Way;
+use crate::metrics::{Seen, Tally};
 use crate::policy::Policy;
 use crate::relay::Watch;
 use crate::route::Route;
@@ -34,9 +36,10 @@ const FROM_LEDGER: [Kind; 5] =
 /// SSH_FX_CONNECTION_LOST: what the draft (section 7) has for a request that was never answered.
 const CONNECTION_LOST: u32 = 7;
 
-/// Tells the audit what happens in one session.
+/// Tells the audit, and who counts, what happens in one session.
 pub struct Teller {
     audit: Audit,
+    seen: Arc<Seen>,
     first: Arc<Subject>,
     /// The same with the upstream.
     opened: OnceLock<Arc<Subject>>,
@@ -44,8 +47,8 @@ pub struct Teller {
 
 impl Teller {
     /// Of a session whose upstream is not open.
-    pub fn new(audit: Audit, subject: Subject) -> Self {
-        Self { audit, first: Arc::new(subject), opened: OnceLock::new() }
+    pub fn new(audit: Audit, subject: Subject, seen: Arc<Seen>) -> Self {
+        Self { audit, seen, first: Arc::new(subject), opened: OnceLock::new() }
     }
 
     /// The upstream speaks SFTP; all later events name it.
@@ -57,6 +60,11 @@ impl Teller {
     /// Tells what has just happened. Never waits.
     pub fn send(&self, what: What) {
         self.audit.send(Some(self.opened.get().unwrap_or(&self.first)), what);
+    }
+
+    /// How the session is counted.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
     }
 
     fn wants(&self, kind: Kind) -> bool {
@@ -102,6 +110,7 @@ impl<'a> Watched<'a> {
         let judged = route.is_some_and(|route| route.policy.is_some());
         let needed = judged || FROM_LEDGER.iter().any(|kind| teller.wants(*kind));
         let ledger = || if needed { Ledger::default() } else { Ledger::looking_on() };
+        let ledger = || ledger().telling_answers(teller.seen.counts_operations());
         let books = route.map(|_| Arc::new(Mutex::new(Both { ledger: ledger(), digests: Digests::new(hash) })));
         if let Some(books) = &books {
             live.keep(Arc::downgrade(books) as Weak<dyn live::Books>);
@@ -184,8 +193,9 @@ impl<'a> Watched<'a> {
         }
     }
 
-    fn tell(&self, event: Event, digests: &mut Digests) {
+    fn tell(&self, event: Event, digests: &mut Digests, tally: &mut Tally<'_>) {
         match event {
+            Event::Answered { kind, outcome, time } => tally.answered(kind, outcome, time),
             Event::Finished(finished) => self.tell_finished(*finished),
             Event::Transfer(transfer) => self.tell_transfer(*transfer, digests),
         }
@@ -216,12 +226,14 @@ impl<'a> Watched<'a> {
         let (written, read) = digests.close(transfer.file);
         if let Some(outcome) = transfer.upload() {
             let partial = (outcome == ledger::Outcome::Partial).then(|| why_upload(&transfer));
+            self.teller.seen.transferred(Way::Up, partial.is_none());
             let seen = partial.is_none() && is_whole(&transfer);
             let hash = written.map(|hasher| finished(hasher, transfer.written.ranges.whole_to().filter(|_| seen)));
             self.teller.send(What::Upload(told(&transfer, &transfer.written, hash, partial)));
         }
         if let Some(outcome) = transfer.download() {
             let partial = (outcome == ledger::Outcome::Partial).then(|| why_download(&transfer));
+            self.teller.seen.transferred(Way::Down, partial.is_none());
             let hash = read.map(|hasher| finished(hasher, transfer.read.ranges.whole_to().filter(|_| partial.is_none())));
             self.teller.send(What::Download(told(&transfer, &transfer.read, hash, partial)));
         }
@@ -232,7 +244,8 @@ impl Drop for Watched<'_> {
     fn drop(&mut self) {
         if let Some(mut both) = self.both() {
             let Both { ledger, digests } = &mut *both;
-            ledger.end(Instant::now(), &mut |event| self.tell(event, digests));
+            let mut tally = Tally::new(&self.teller.seen);
+            ledger.end(Instant::now(), &mut |event| self.tell(event, digests, &mut tally));
         }
     }
 }
@@ -246,7 +259,9 @@ pub struct RequestWatch<'a> {
 
 impl Watch for RequestWatch<'_> {
     fn pass(&mut self, buffer: &mut Vec<u8>) -> Result<(), String> {
+        self.watched.teller.seen.received(Way::Up, buffer.len());
         let Some(requests) = &mut self.requests else { return Ok(()) };
+        let mut tally = Tally::new(&self.watched.teller.seen);
         let (watched, answers) = (self.watched, &mut self.answers);
         let mut both = watched.both();
         let (books, mut digests) = match both.as_deref_mut() {
@@ -256,7 +271,7 @@ impl Watch for RequestWatch<'_> {
         let mut told = |heard: Heard<'_>| match (heard, &mut digests) {
             (Heard::Asked(operation), _) => watched.log(operation),
             (Heard::Answer(packet), _) => answers.extend_from_slice(&packet),
-            (Heard::Event(event), Some(digests)) => watched.tell(event, digests),
+            (Heard::Event(event), Some(digests)) => watched.tell(event, digests, &mut tally),
             (Heard::Content(content), Some(digests)) => digests.feed(Direction::Written, &content),
             (Heard::Event(_) | Heard::Content(_), None) => {}
         };
@@ -287,16 +302,21 @@ pub struct ReplyWatch<'a> {
 impl Watch for ReplyWatch<'_> {
     fn pass(&mut self, buffer: &mut Vec<u8>) -> Result<(), String> {
         let watched = self.watched;
+        let counts = &watched.teller.seen;
+        counts.received(Way::Down, buffer.len());
         let first = self.proven.take();
         if let Some(proven) = first {
-            let milliseconds = proven.elapsed().as_secs_f64() * 1000.0;
+            let time = proven.elapsed();
+            counts.replied(time);
+            let milliseconds = time.as_secs_f64() * 1000.0;
             log::info!("reply session={} user=\"{}\" milliseconds={milliseconds:.1}", watched.id, watched.user);
         }
         let (Some(replies), Some(mut both)) = (&mut self.replies, watched.both()) else { return Ok(()) };
         let Both { ledger, digests } = &mut *both;
+        let mut tally = Tally::new(counts);
         let as_it_came = (first.is_some() && ledger.looks_on()).then(|| buffer.clone());
         let mut told = |heard: Heard<'_>| match heard {
-            Heard::Event(event) => watched.tell(event, digests),
+            Heard::Event(event) => watched.tell(event, digests, &mut tally),
             Heard::Content(content) => digests.feed(Direction::Read, &content),
             Heard::Asked(_) | Heard::Answer(_) => {}
         };

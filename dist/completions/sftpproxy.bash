@@ -302,7 +302,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -541,6 +541,22 @@ _sftpproxy() {
                     return 0
                     ;;
                 --log-file-count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --metrics-users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

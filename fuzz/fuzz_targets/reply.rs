@@ -17,7 +17,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let (mut replies, mut ledger, now) = (Replies::new(policy.map(Arc::new)), Ledger::default(), Instant::now());
     for (id, kind) in (0..).zip(KINDS) {
         let subject = Some(Box::new(Subject::new(b"/srv/x", None, None, now)));
-        ledger.enter(id, Asked { kind: Some(kind), file: None, offset: 0, length: 9, subject }).unwrap();
+        ledger.enter(id, Asked { kind: Some(kind), file: None, offset: 0, length: 9, subject, at: now }).unwrap();
     }
     for part in stream.chunks(usize::from(*at) + 1) {
         let mut buffer = part.to_vec();

@@ -19,6 +19,7 @@ use self::lane::{Lane, Line, Sink};
 use self::queue::{Inlet, Next, Outlet, queue};
 use crate::config::audit as config;
 use crate::event::{Event, Kind, Kinds, Subject, What};
+use crate::metrics::Metrics;
 
 mod bell;
 mod file;
@@ -77,7 +78,8 @@ pub struct Running {
 }
 
 /// Starts sinks and threads. Without a sink and a hook there are none, and events cost nothing. `reopen` is set when the file was moved.
-pub fn start(config: &config::Audit, reopen: &Arc<AtomicBool>) -> Result<Running, String> {
+/// What is lost is counted in `metrics`.
+pub fn start(config: &config::Audit, reopen: &Arc<AtomicBool>, metrics: &Arc<Metrics>) -> Result<Running, String> {
     let bell = Arc::new(Bell::default());
     let (sender, done) = bounded(0);
     let mut lanes = Vec::new();
@@ -89,18 +91,18 @@ pub fn start(config: &config::Audit, reopen: &Arc<AtomicBool>) -> Result<Running
     }
     let (end, told) = bounded(0);
     let lost = lanes.iter().map(Lane::counter).collect();
-    let audit = if lanes.is_empty() { Audit::default() } else { begin(lanes, told, sender)? };
+    let audit = if lanes.is_empty() { Audit::default() } else { begin(lanes, told, sender, Arc::clone(metrics))? };
     audit.send(None, What::Start { version: env!("CARGO_PKG_VERSION") });
     Ok(Running { audit, bell, end, done, lost })
 }
 
-fn begin(lanes: Vec<Lane>, end: Receiver<()>, done: Sender<()>) -> Result<Audit, String> {
+fn begin(lanes: Vec<Lane>, end: Receiver<()>, done: Sender<()>, metrics: Arc<Metrics>) -> Result<Audit, String> {
     let (inlet, outlet) = queue();
     let kinds = lanes.iter().fold(Kinds::default(), |all, lane| all.union(lane.kinds));
     let inbox = Arc::new(Inbox { inlet, kinds, lost: AtomicU64::new(0) });
     // Nobody guesses it and nobody need: it only tells starts apart.
     let run = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-    let desk = Desk { inbox: Arc::clone(&inbox), outlet, lanes, run, seq: 0, calm: Calm::default() };
+    let desk = Desk { inbox: Arc::clone(&inbox), outlet, lanes, metrics, run, seq: 0, calm: Calm::default() };
     let made = thread::Builder::new().name("audit".into()).spawn(move || {
         let _done = done;
         desk.run(&end);
@@ -164,6 +166,7 @@ struct Desk {
     inbox: Arc<Inbox>,
     outlet: Outlet<Box<Event>>,
     lanes: Vec<Lane>,
+    metrics: Arc<Metrics>,
     run: String,
     seq: u64,
     calm: Calm,
@@ -216,6 +219,7 @@ impl Desk {
         lost.extend(self.lanes.iter().map(|lane| (lane.name, lane.take_lost())));
         for (at, count) in lost.into_iter().filter(|(_, count)| *count > 0) {
             log::warn!("audit: {count} events were dropped at {at}");
+            self.metrics.audit_dropped(at, count);
             self.give(Event { at: SystemTime::now(), subject: None, what: What::Dropped { at, count } });
         }
     }

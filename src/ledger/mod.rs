@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::path::MAX_PATH;
 use crate::policy::Grant;
@@ -84,6 +84,8 @@ pub struct Asked {
     pub length: u32,
     /// What it is about; not for READ, WRITE, READDIR and CLOSE.
     pub subject: Option<Box<Subject>>,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// Why a request was not entered.
@@ -156,9 +158,31 @@ impl Finished {
     }
 }
 
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// The upstream did it. The end of a file or of a directory is no failure.
+    Ok,
+    /// The upstream did not.
+    Failed,
+    /// The router refused it.
+    Refused,
+    /// The session ended before.
+    Never,
+}
+
 /// What the ledger tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// A request has its answer, of whatever kind. Only where that is asked for.
+    Answered {
+        /// Its row in the table; `None` = unknown.
+        kind: Option<&'static Kind>,
+        /// What became of it.
+        outcome: Answered,
+        /// From the request to the upstream's answer, if there is one; beyond 71 minutes it begins again at 0.
+        time: Option<Duration>,
+    },
     /// An operation has ended.
     Finished(Box<Finished>),
     /// A file that was opened is closed, and every request with its handle answered; or the session has ended.
@@ -172,6 +196,8 @@ struct Pending {
     subject: Option<Box<Subject>>,
     offset: u64,
     length: u32,
+    /// When it came, in microseconds since the ledger's first request. They wrap; what lies between two is right for 71 minutes.
+    at: u32,
     file: Option<File>,
 }
 
@@ -208,12 +234,26 @@ pub struct Ledger {
     sized: Option<(Box<[u8]>, u64)>,
     /// Nobody depends on it: what it cannot hold it does not know, instead of refusing it.
     looks_on: bool,
+    /// Whether each answer is told.
+    telling: bool,
+    /// When the first request came.
+    begun: Option<Instant>,
 }
 
 impl Ledger {
     /// One for who only wants to see what goes on: it refuses nothing and ends no session.
     pub fn looking_on() -> Self {
         Self { looks_on: true, ..Self::default() }
+    }
+
+    /// The same, and each request's answer is told as [`Event::Answered`].
+    pub fn telling_answers(self, telling: bool) -> Self {
+        Self { telling, ..self }
+    }
+
+    /// Whether that is so.
+    pub fn tells_answers(&self) -> bool {
+        self.telling
     }
 
     /// Whether it is one of those.
@@ -261,7 +301,8 @@ impl Ledger {
     }
 
     fn try_enter(&mut self, id: u32, asked: Asked) -> Result<(), NotEntered> {
-        let Asked { kind, file, offset, length, subject } = asked;
+        let Asked { kind, file, offset, length, subject, at } = asked;
+        let at = self.microseconds(at);
         let opens = kind.is_some_and(opens);
         let size = subject.as_ref().map_or(0, |subject| subject.size());
         if self.pending.len() >= MAX_IN_FLIGHT {
@@ -276,11 +317,11 @@ impl Ledger {
         match self.pending.entry(id) {
             // A request that nobody knows may never be answered: sftp-server is silent about types that it does not have.
             Entry::Occupied(mut entry) if entry.get().kind.is_none() => {
-                entry.insert(Pending { kind, subject, offset, length, file });
+                entry.insert(Pending { kind, subject, offset, length, at, file });
             }
             Entry::Occupied(_) => return Err(NotEntered::Twice(id)),
             Entry::Vacant(entry) => {
-                entry.insert(Pending { kind, subject, offset, length, file });
+                entry.insert(Pending { kind, subject, offset, length, at, file });
             }
         }
         self.named += size;
@@ -324,12 +365,17 @@ impl Ledger {
 
     /// Matches an answer; `false` = nobody has asked.
     pub fn answer(&mut self, id: u32, answer: Answer<'_>, now: Instant, told: &mut dyn FnMut(Event)) -> bool {
-        let Some(Pending { kind, file, offset, length, subject }) = self.pending.remove(&id) else { return false };
+        let Some(Pending { kind, file, offset, length, at, subject }) = self.pending.remove(&id) else { return false };
         self.named -= subject.as_ref().map_or(0, |subject| subject.size());
         let (code, message) = match answer {
             Answer::Status(status) => (status.code, status.message),
             _ => (OK, &b""[..]),
         };
+        if self.telling {
+            let outcome = if matches!(code, OK | EOF) { Answered::Ok } else { Answered::Failed };
+            let time = Duration::from_micros(self.microseconds(now).wrapping_sub(at).into());
+            told(Event::Answered { kind, outcome, time: Some(time) });
+        }
         let Some(kind) = kind else { return true };
         if opens(kind) {
             self.opening -= 1;
@@ -355,6 +401,9 @@ impl Ledger {
     /// Ends the session: what was never answered and what was never closed is told.
     pub fn end(&mut self, now: Instant, told: &mut dyn FnMut(Event)) {
         for (_, Pending { kind, subject, .. }) in self.pending.drain() {
+            if self.telling {
+                told(Event::Answered { kind, outcome: Answered::Never, time: None });
+            }
             if let (Some(kind), Some(subject)) = (kind, subject) {
                 told(Event::Finished(Box::new(Finished::of(kind, *subject, None, b"", now))));
             }
@@ -363,6 +412,11 @@ impl Ledger {
             told(Event::Transfer(Box::new(Transfer { ended: now, ..open.transfer })));
         }
         *self = Self::default();
+    }
+
+    fn microseconds(&mut self, at: Instant) -> u32 {
+        let begun = *self.begun.get_or_insert(at);
+        at.saturating_duration_since(begun).as_micros() as u32
     }
 
     fn open(&self, file: File) -> Option<&Open> {

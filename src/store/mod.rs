@@ -15,6 +15,7 @@ use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::route::Record;
 
 pub mod file;
+pub mod measured;
 pub mod redis;
 
 /// Why a store could not answer: one line for the operator, without secrets.

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::changed::Changed;
 use super::view::{Place, View};
 use super::{Heard, NEWEST, Operation, Passing};
-use crate::ledger::{Asked, Event, File, Finished, Ledger, NotEntered, Subject};
+use crate::ledger::{Answered, Asked, Event, File, Finished, Ledger, NotEntered, Subject};
 use crate::policy::{Act, Allowed, Policy, Refusal, Use};
 use crate::sftp::frame::{Cut, Head, LENGTH_FIELD, MAX_PACKET};
 use crate::sftp::reply::{FAILURE, NO_SUCH_FILE, put_status};
@@ -238,18 +238,21 @@ impl Requests {
     fn unknown(
         &self,
         packet: &[u8],
-        books: Option<&mut Books<'_>>,
+        mut books: Option<&mut Books<'_>>,
         told: &mut dyn FnMut(Heard<'_>),
     ) -> Result<Fate, RequestError> {
         let id = u32::from_be_bytes([packet[1], packet[2], packet[3], packet[4]]);
-        if self.policy.is_some() {
-            return Ok(answer(id, &Refusal::unknown(), told));
-        }
-        let asked = Asked { kind: None, file: None, offset: 0, length: 0, subject: None };
-        match enter(id, asked, books)? {
-            None => Ok(Fate::Pass),
-            Some(refusal) => Ok(answer(id, &refusal, told)),
-        }
+        let refusal = match (&self.policy, &books) {
+            (Some(_), _) => Some(Refusal::unknown()),
+            (None, None) => None,
+            (None, Some(with)) => {
+                let asked = Asked { kind: None, file: None, offset: 0, length: 0, subject: None, at: with.now };
+                enter(id, asked, books.as_deref_mut())?
+            }
+        };
+        let Some(refusal) = refusal else { return Ok(Fate::Pass) };
+        tell_refused(None, books.as_deref(), told);
+        Ok(answer(id, &refusal, told))
     }
 
     /// A request with paths, or with neither paths nor a handle.
@@ -277,7 +280,7 @@ impl Requests {
         if let Some(books) = books {
             let subject = Subject::new(path, operation.second, allowed.flags, books.now).granted(allowed.grant);
             let subject = (kind.effect != Effect::Session).then(|| Box::new(subject));
-            let asked = Asked { kind: Some(kind), file: None, offset: 0, length: 0, subject };
+            let asked = Asked { kind: Some(kind), file: None, offset: 0, length: 0, subject, at: books.now };
             if let Some(refusal) = enter(request.id, asked, Some(books))? {
                 return Ok(refuse(request, (path, operation.second), &refusal, Some(books), told));
             }
@@ -398,7 +401,7 @@ fn asked(request: &Request<'_>, file: Option<File>, books: &Books<'_>) -> Asked 
         Box::new(Subject::new(path, None, None, books.now))
     });
     let length = if kind.then == Then::Copy { 0 } else { request.length as u32 };
-    Asked { kind: Some(kind), file, offset: request.offset, length, subject }
+    Asked { kind: Some(kind), file, offset: request.offset, length, subject, at: books.now }
 }
 
 /// Whether its end is told with the transfer, or not at all.
@@ -435,6 +438,13 @@ fn used(
     Ok(policy.judge_use(&Use { kind, grant, source, attributes, end }).err())
 }
 
+/// Tells that a request is refused, where every answer is told.
+fn tell_refused(kind: Option<&'static Kind>, books: Option<&Books<'_>>, told: &mut dyn FnMut(Heard<'_>)) {
+    if books.is_some_and(|books| books.ledger.tells_answers()) {
+        told(Heard::Event(Event::Answered { kind, outcome: Answered::Refused, time: None }));
+    }
+}
+
 /// Answers a request in place of the upstream.
 fn answer(id: u32, refusal: &Refusal, told: &mut dyn FnMut(Heard<'_>)) -> Fate {
     let mut packet = Vec::new();
@@ -452,6 +462,7 @@ fn refuse(
     told: &mut dyn FnMut(Heard<'_>),
 ) -> Fate {
     let kind = request.kind;
+    tell_refused(Some(kind), books.as_deref(), told);
     if let Some(books) = books
         && !is_quiet(kind)
     {

@@ -55,6 +55,11 @@ pub fn lift(store: &dyn RouteStore, address: &str) -> Result<bool, StoreError> {
 pub struct Quarantine(Mutex<HashMap<String, Fingerprint>>);
 
 impl Quarantine {
+    /// How many upstreams this process has seen with another key and not yet with the approved one.
+    pub fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// An upstream has shown `key` to this user's login and `trust` approves others. The one place where a quarantine begins.
     pub(crate) fn begin(&self, store: &dyn RouteStore, address: &str, (key, user): (&PublicKey, &str), trust: &Trust) {
         let note = Note {

@@ -23,6 +23,7 @@ mod home;
 mod install;
 mod limits;
 mod login;
+mod monitor;
 mod policy;
 mod random;
 mod reuse;

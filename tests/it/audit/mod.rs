@@ -17,6 +17,7 @@ use sftpproxy::audit::queue::MOST;
 use sftpproxy::audit::{Audit, Running, start};
 use sftpproxy::config::Config;
 use sftpproxy::event::{Kind, Outcome, Paths, Subject, What};
+use sftpproxy::metrics::Metrics;
 
 use crate::world::process::{LIMIT, Process, run, signal, until};
 use crate::world::store::RedisServer;
@@ -32,7 +33,7 @@ fn started(settings: &[(&str, &str)]) -> Running {
 fn started_with(settings: &[(&str, &str)], reopen: &Arc<AtomicBool>) -> Running {
     let get = |flag: &str| settings.iter().find(|(name, _)| *name == flag).map(|(_, value)| (*value).to_owned());
     let config = Config::parse(&get, &|_| None).unwrap_or_else(|faults| panic!("{faults:?}"));
-    start(&config.audit, reopen).unwrap_or_else(|reason| panic!("{reason}"))
+    start(&config.audit, reopen, &Metrics::new(Duration::ZERO, false, 0)).unwrap_or_else(|reason| panic!("{reason}"))
 }
 
 /// Whose events they are.
