@@ -251,7 +251,7 @@ impl Downstream {
         let fault = |what| Fault::new(Side::Downstream, Stage::Open, what);
         while !self.session.sftp_requested() {
             self.waiting.check().map_err(fault)?;
-            let moved = match self.advance() {
+            let moved = match self.advance(true) {
                 Ok(moved) => moved,
                 Err(what) if self.session.refused().requests > 0 => {
                     return Err(fault(format!("the client asked for {} and left: {what}", self.session.refused().last)));
@@ -287,8 +287,8 @@ impl Leg for Downstream {
         self.session.fd()
     }
 
-    fn advance(&mut self) -> Result<bool, String> {
-        let moved = self.pipe.advance(&self.session)?;
+    fn advance(&mut self, ready: bool) -> Result<bool, String> {
+        let moved = self.pipe.advance(&self.session, ready)?;
         if self.session.refused().requests > MAX_REFUSED {
             return Err(format!("more than {MAX_REFUSED} refused requests, the last one for {}", self.session.refused().last));
         }

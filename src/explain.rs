@@ -39,7 +39,7 @@ impl Leg for Explaining {
         -1
     }
 
-    fn advance(&mut self) -> Result<bool, String> {
+    fn advance(&mut self, _ready: bool) -> Result<bool, String> {
         Ok(false)
     }
 

@@ -36,8 +36,9 @@ pub trait Leg {
     /// The socket, for poll(2) only.
     fn fd(&self) -> RawFd;
 
-    /// Lets the library send and receive what the socket allows. `true` = something may have changed.
-    fn advance(&mut self) -> Result<bool, String>;
+    /// Lets the library send and receive what the socket allows. `true` = something may have changed. `ready` = poll(2) has just said
+    /// that the socket has something for the library, or nobody has asked yet; without it a leg need not ask the socket.
+    fn advance(&mut self, ready: bool) -> Result<bool, String>;
 
     /// Appends received bytes to `buffer`, at most what its capacity still holds.
     fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, String>;

@@ -10,6 +10,9 @@ use crate::leg::{LEAST_WINDOW, Taken};
 /// Calls of libssh in a row before others get their turn; each receives at most 4 KiB in Debian's libssh.
 const ADVANCES: usize = 32;
 
+/// Bytes that a call of libssh asks the socket for. One that got less has read it empty.
+const CALL: u64 = 4096;
+
 /// Calls of libssh that may receive while it cannot send: a peer that asks (each request has an answer) and never reads could
 /// otherwise fill the memory with answers. With 4 KiB a call, 4 MiB.
 const MAX_DEAF: u32 = 1024;
@@ -22,6 +25,8 @@ const FIRST_WIDE: usize = 256 * 1024;
 pub struct Pipe {
     spill: Spill,
     deaf: u32,
+    /// The last [`Self::advance`] ended for others' sake: the socket may have more.
+    more: bool,
     /// Bytes that the peer may be ahead.
     window: u32,
     /// Bytes that may still be received before the window is opened wide (again).
@@ -31,22 +36,33 @@ pub struct Pipe {
 impl Pipe {
     /// For a peer that may be `window` bytes ahead, as [`crate::leg::window`] says.
     pub fn new(window: u32) -> Self {
-        Self { spill: Spill::default(), deaf: 0, window, before_wide: FIRST_WIDE }
+        Self { spill: Spill::default(), deaf: 0, more: true, window, before_wide: FIRST_WIDE }
     }
 
-    /// Lets libssh receive and send, a bounded number of times. `true` = it did.
-    pub fn advance(&mut self, connection: &Connection) -> Result<bool, String> {
+    /// Lets libssh receive and send, a bounded number of times. `true` = it did. Each call of libssh asks the socket with a poll(2) of
+    /// its own, so none is made without a reason: the socket is `ready`, or libssh waits to hear that the socket takes more, which it does
+    /// after each packet. That call receives too, so that a thread which always has something to send still hears its peer.
+    pub fn advance(&mut self, connection: &Connection, ready: bool) -> Result<bool, String> {
+        if !ready && !self.more && !connection.unsent() {
+            return Ok(false);
+        }
         let mut moved = false;
-        for _ in 0..ADVANCES {
+        self.more = false;
+        for turn in 1..=ADVANCES {
             if self.is_deaf(connection) && !writable(connection.fd())? {
                 break;
             }
+            let before = connection.received();
             if !connection.advance()? {
                 break;
             }
             self.deaf = if connection.unsent() { self.deaf + 1 } else { 0 };
             moved = true;
-            if connection.readable() >= crate::relay::BUFFER / 2 {
+            if connection.received() < before + CALL {
+                break;
+            }
+            self.more = turn == ADVANCES || connection.readable() >= crate::relay::BUFFER / 2;
+            if self.more {
                 break;
             }
         }

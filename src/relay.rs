@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use nix::poll::PollFlags;
 
 use crate::error::{Fault, Side, Stage};
 use crate::leg::{Leg, Taken, Wake, Wants};
@@ -275,11 +276,12 @@ impl Half {
     pub fn run(mut self, leg: &mut dyn Leg, watch: &mut dyn Watch, deadline: &dyn Fn() -> Option<Instant>) -> u64 {
         let mut lingering: Option<(Instant, Instant)> = None;
         let mut pause = Pause::Moving;
+        let mut ready = true;
         let result = loop {
             if self.control.is_cut() {
                 break Ok(());
             }
-            let moved = match self.step(leg, watch) {
+            let moved = match self.step(leg, watch, ready) {
                 Err(what) => break Err(what),
                 Ok(Step::Finished) => break Ok(()),
                 Ok(Step::Moved) => true,
@@ -291,11 +293,14 @@ impl Half {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
             let wake = self.pause(&mut pause, moved);
-            if !moved
-                && let Err(what) =
-                    self.sleep(leg, self.waits_for(watch), (earlier(earlier(until, wake), self.held), lingering.is_some()))
-            {
-                break Err(what);
+            // Whoever has not slept since has heard nothing new of the socket.
+            ready = false;
+            if !moved {
+                let until = earlier(earlier(until, wake), self.held);
+                match self.sleep(leg, self.waits_for(watch), (until, lingering.is_some())) {
+                    Ok(events) => ready = !events.is_empty(),
+                    Err(what) => break Err(what),
+                }
             }
             if self.other_is_done() {
                 let now = Instant::now();
@@ -329,8 +334,8 @@ impl Half {
     }
 
     /// One round: let the library work, give what there is, take what there is room for.
-    fn step(&mut self, leg: &mut dyn Leg, watch: &mut dyn Watch) -> Result<Step, String> {
-        let mut moved = leg.advance()?;
+    fn step(&mut self, leg: &mut dyn Leg, watch: &mut dyn Watch, ready: bool) -> Result<Step, String> {
+        let mut moved = leg.advance(ready)?;
         moved |= self.put(leg)?;
         moved |= self.take(leg, watch)?;
         // What was read while taking may be what the put has waited for.
@@ -550,8 +555,8 @@ impl Half {
     }
 
     /// Sleeps until there is something to do. A thread that has not yet seen (`lingering`) that the other one is done does not sleep
-    /// when it is: it has the rest to deliver, and a limit to set, first.
-    fn sleep(&self, leg: &dyn Leg, wait: Wait, (until, lingering): (Option<Instant>, bool)) -> Result<(), String> {
+    /// when it is: it has the rest to deliver, and a limit to set, first. Returns what the socket is ready for.
+    fn sleep(&self, leg: &dyn Leg, wait: Wait, (until, lingering): (Option<Instant>, bool)) -> Result<PollFlags, String> {
         let wants = Wants {
             take: (self.taken == Took::Open && !self.full && self.held.is_none())
                 || self.taken == Took::Eof
@@ -566,7 +571,7 @@ impl Half {
                 && self.other_is_done() == lingering
                 && !self.control.is_cut()
         };
-        let sleep = || self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle).map(drop);
+        let sleep = || self.control.wake_of(self.side).sleep(leg.fd(), leg.interest(wants), until, idle);
         self.pace().asleep(wait, sleep)
     }
 }

@@ -4,7 +4,7 @@
 //! never write to the channel and never unwind into C: a panic is caught and raised again on the Rust side.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::mem;
 use std::os::fd::RawFd;
@@ -25,6 +25,10 @@ pub(super) struct Channel {
     callbacks: sys::ssh_channel_callbacks_struct,
     pub(super) channel: Cell<sys::ssh_channel>,
     closed: Cell<bool>,
+    /// Received bytes that it holds, as the callback was told: libssh itself asks the socket for more before it says "none".
+    held: Cell<usize>,
+    /// What libssh counts of the socket.
+    counter: UnsafeCell<sys::ssh_counter_struct>,
     /// Received bytes that it may hold.
     most: Cell<u32>,
     overrun: Cell<bool>,
@@ -51,8 +55,11 @@ impl Connection {
             return Err("libssh: out of memory".into());
         }
         let this = Self { session, event: Cell::new(ptr::null_mut()), channel: Channel::new(), peer };
-        // SAFETY: the session is fresh.
-        unsafe { sys::ssh_set_blocking(session, 0) };
+        // SAFETY: the session is fresh; the counter is freed after it.
+        unsafe {
+            sys::ssh_set_blocking(session, 0);
+            sys::ssh_set_counters(session, this.channel().counter.get(), ptr::null_mut());
+        }
         let no = false;
         // SAFETY: the option takes a bool.
         unsafe { this.set(sys::ssh_options_e::SSH_OPTIONS_PROCESS_CONFIG, (&raw const no).cast(), "configuration files")? };
@@ -116,6 +123,7 @@ impl Connection {
         let state = self.channel();
         let channel = state.channel.replace(ptr::null_mut());
         state.closed.set(false);
+        state.held.set(0);
         state.most.set(MAX_HELD);
         state.overrun.set(false);
         state.exit_status.set(None);
@@ -139,6 +147,12 @@ impl Connection {
             return Err(format!("the {} sends data beyond the window", self.peer));
         }
         Ok(code != sys::SSH_AGAIN)
+    }
+
+    /// Bytes that came from the socket so far, what they are made of included.
+    pub fn received(&self) -> u64 {
+        // SAFETY: libssh writes here only within its own calls, none of which is under way.
+        unsafe { (*self.channel().counter.get()).in_bytes }
     }
 
     /// The socket, for poll(2) only.
@@ -184,20 +198,15 @@ impl Connection {
         unsafe { (text(sys::ssh_get_cipher_in(self.session)), text(sys::ssh_get_cipher_out(self.session))) }
     }
 
-    /// Bytes that can be read from the channel without asking the socket.
+    /// Bytes that can be read from the channel.
     pub fn readable(&self) -> usize {
-        let channel = self.channel().channel.get();
-        if channel.is_null() {
-            return 0;
-        }
-        // SAFETY: the channel lives as long as the session.
-        usize::try_from(unsafe { sys::ssh_channel_poll(channel, 0) }).unwrap_or(0)
+        self.channel().held.get()
     }
 
-    /// Appends at most `most` received bytes of the channel to `buffer` and says how many.
+    /// Appends at most `most` received bytes of the channel to `buffer` and says how many. The socket is not asked.
     pub fn read(&self, buffer: &mut Vec<u8>, most: usize) -> Result<usize, String> {
         let channel = self.channel().channel.get();
-        if channel.is_null() {
+        if channel.is_null() || self.readable() == 0 {
             return Ok(0);
         }
         buffer.reserve(most);
@@ -207,12 +216,11 @@ impl Connection {
             let end = buffer.as_mut_ptr().add(buffer.len());
             sys::ssh_channel_read_nonblocking(channel, end.cast(), room, 0)
         };
-        self.received(buffer, code)
+        self.took(buffer, code)
     }
 
     /// Reads all that the channel holds into an empty `buffer` with room for `window` bytes, which makes libssh 0.10 open the window
-    /// that far; later ones keep to their 2 MiB. To be called only when something is [`Self::readable`]: libssh would ask the socket
-    /// otherwise.
+    /// that far; later ones keep to their 2 MiB. To be called only when something is [`Self::readable`].
     pub fn read_wide(&self, buffer: &mut Vec<u8>, window: u32) -> Result<usize, String> {
         let channel = self.channel().channel.get();
         if channel.is_null() {
@@ -225,15 +233,17 @@ impl Connection {
             let end = buffer.as_mut_ptr().add(buffer.len());
             sys::ssh_channel_read_timeout(channel, end.cast(), window, 0, 0)
         };
-        self.received(buffer, code)
+        self.took(buffer, code)
     }
 
-    fn received(&self, buffer: &mut Vec<u8>, code: c_int) -> Result<usize, String> {
+    fn took(&self, buffer: &mut Vec<u8>, code: c_int) -> Result<usize, String> {
         self.raise_panic();
         if code == sys::SSH_EOF || code == sys::SSH_AGAIN {
             return Ok(0);
         }
         let count = usize::try_from(code).map_err(|_| self.error())?;
+        let held = &self.channel().held;
+        held.set(held.get().saturating_sub(count));
         // SAFETY: libssh has written `count` bytes behind the vector's end.
         unsafe { buffer.set_len(buffer.len() + count) };
         Ok(count)
@@ -342,6 +352,8 @@ impl Channel {
             callbacks,
             channel: Cell::new(ptr::null_mut()),
             closed: Cell::new(false),
+            held: Cell::new(0),
+            counter: UnsafeCell::new(sys::ssh_counter_struct { in_bytes: 0, out_bytes: 0, in_packets: 0, out_packets: 0 }),
             most: Cell::new(MAX_HELD),
             overrun: Cell::new(false),
             exit_status: Cell::new(None),
@@ -386,6 +398,7 @@ extern "C" fn on_data(
         if is_stderr != 0 {
             return c_int::try_from(held).unwrap_or(c_int::MAX);
         }
+        channel.held.set(held as usize);
         channel.overrun.set(channel.overrun.get() || held > channel.most.get());
         0
     })

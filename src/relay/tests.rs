@@ -66,6 +66,8 @@ struct Memory {
     chance: Chance,
     habit: Habit,
     held: Vec<u8>,
+    /// The socket was read empty, and poll(2) has not said since that it has more: it is not asked again before.
+    dry: bool,
     eof: bool,
     calls: usize,
     told: Arc<Told>,
@@ -86,7 +88,7 @@ impl Memory {
         let (socket, peer) = UnixStream::pair().unwrap();
         socket.set_nonblocking(true).unwrap();
         let (chance, told) = (Chance::new(seed ^ side as u64), Arc::default());
-        (Self { socket, side, chance, habit, held: Vec::new(), eof: false, calls: 0, told }, peer)
+        (Self { socket, side, chance, habit, held: Vec::new(), dry: false, eof: false, calls: 0, told }, peer)
     }
 
     fn call(&mut self) -> Result<bool, String> {
@@ -102,11 +104,17 @@ impl Memory {
     }
 
     fn fill(&mut self) -> Result<bool, String> {
+        if self.dry {
+            return Ok(false);
+        }
         let mut bytes = [0; 40_000];
         match self.socket.read(&mut bytes) {
             Ok(0) => self.eof = true,
             Ok(count) => self.held.extend_from_slice(&bytes[..count]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.dry = true;
+                return Ok(false);
+            }
             // A peer that closed with bytes unread.
             Err(error) if error.kind() == ErrorKind::ConnectionReset => self.eof = true,
             Err(error) => return Err(error.to_string()),
@@ -127,7 +135,8 @@ impl Leg for Memory {
         self.socket.as_raw_fd()
     }
 
-    fn advance(&mut self) -> Result<bool, String> {
+    fn advance(&mut self, ready: bool) -> Result<bool, String> {
+        self.dry &= !ready;
         // A burst, and no more than a window.
         Ok(self.call()? && !self.eof && self.held.len() < 100_000 && self.fill()?)
     }
@@ -430,7 +439,7 @@ impl Leg for Last {
     fn fd(&self) -> RawFd {
         self.0.fd()
     }
-    fn advance(&mut self) -> Result<bool, String> {
+    fn advance(&mut self, _ready: bool) -> Result<bool, String> {
         Ok(false)
     }
     fn take(&mut self, _: &mut Vec<u8>) -> Result<Taken, String> {

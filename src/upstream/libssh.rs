@@ -119,8 +119,8 @@ impl Leg for LibsshChannel {
         self.session.fd()
     }
 
-    fn advance(&mut self) -> Result<bool, String> {
-        self.pipe.advance(&self.session)
+    fn advance(&mut self, ready: bool) -> Result<bool, String> {
+        self.pipe.advance(&self.session, ready)
     }
 
     fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, String> {

@@ -20,6 +20,8 @@ pub(super) struct Libssh2Channel {
     moved: bool,
     /// A call since the last [`Leg::advance`] could not send. Kept here, because libssh2 forgets it in a later call.
     unsent: bool,
+    /// [`Leg::take`] has read the socket empty, and nothing has read from it since: libssh2 holds nothing.
+    dry: bool,
     /// The last write ended for want of window, and then [`Leg::take`] has read the socket empty.
     drained: bool,
 }
@@ -36,7 +38,7 @@ impl Libssh2Channel {
         // What the subsystem says on stderr has no reader here, but it takes from the window: let libssh2 drop it.
         let _ = channel.handle_extended_data(ExtendedData::Ignore);
         let session = link.session.clone();
-        Self { channel, session, link: Some(link), moved: true, unsent: false, drained: false }
+        Self { channel, session, link: Some(link), moved: true, unsent: false, dry: false, drained: false }
     }
 
     fn note_unsent(&mut self) {
@@ -75,18 +77,23 @@ impl Leg for Libssh2Channel {
         self.session.as_raw_fd()
     }
 
-    fn advance(&mut self) -> Result<bool, String> {
+    fn advance(&mut self, ready: bool) -> Result<bool, String> {
+        self.dry &= !ready;
         // A key exchange that the sshd has begun can be half-sent while a write and a window adjustment both wait for it, and
         // libssh2 returns from both before it would go on with the exchange. `wait_eof` goes straight to the transport.
         let stuck = !self.moved && matches!(self.session.block_directions(), BlockDirections::Outbound | BlockDirections::Both);
         self.moved = false;
         if stuck {
+            self.dry = false;
             again(self.channel.wait_eof())?;
         }
         Ok(false)
     }
 
     fn take(&mut self, buffer: &mut Vec<u8>) -> Result<Taken, String> {
+        if self.dry {
+            return Ok(Taken::Nothing);
+        }
         let held = buffer.len();
         buffer.resize(buffer.capacity().min(held + FIRST), 0);
         let mut filled = held;
@@ -98,6 +105,7 @@ impl Leg for Libssh2Channel {
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.drained = true;
+                    self.dry = true;
                     break Ok(());
                 }
                 Err(error) => break Err(crate::error::shown(&error.to_string())),
@@ -126,6 +134,7 @@ impl Leg for Libssh2Channel {
         if std::mem::take(&mut self.drained) && self.channel.write_window().remaining == 0 {
             return Ok(0);
         }
+        self.dry = false;
         let mut put = 0;
         let mut nothings = 0;
         // One call makes one packet. After "would block" libssh2 must see the same bytes again: the relay keeps them where they are.
@@ -145,6 +154,7 @@ impl Leg for Libssh2Channel {
     }
 
     fn put_eof(&mut self) -> Result<bool, String> {
+        self.dry = false;
         let sent = again(self.channel.send_eof());
         self.note_unsent();
         Ok(sent?.is_some())
@@ -156,6 +166,7 @@ impl Leg for Libssh2Channel {
     }
 
     fn exit(&mut self) -> Result<Option<i32>, String> {
+        self.dry = false;
         if again(self.channel.wait_close())?.is_none() {
             return Ok(None);
         }
