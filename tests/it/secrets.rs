@@ -7,12 +7,14 @@ use std::process::Command;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 
+use crate::monitor;
 use crate::world::keys::{self, Key};
 use crate::world::process::{LIMIT, Process, run};
 use crate::world::{Kind, Setup, USER, World};
 
 const PASSWORD: &str = "pw-hunter2-9d41";
 const TOKEN: &str = "token-5f1e7c";
+const METRICS_TOKEN: &str = "metrics-token-77c0aa31";
 /// The secret key for keys in the store.
 const SECRET_KEY: &str = "c2VjcmV0a2V5LXNlY3JldGtleS1zZWNyZXRrZXktMzI=";
 
@@ -42,7 +44,7 @@ fn parts(key: &Key) -> Vec<Vec<u8>> {
 
 /// Everything that nobody may say.
 fn secrets() -> Vec<Vec<u8>> {
-    let mut secrets = vec![PASSWORD.into(), TOKEN.into(), BASE64_STANDARD.encode(PASSWORD).into_bytes(), b"PRIVATE KEY".to_vec()];
+    let mut secrets = vec![PASSWORD.into(), TOKEN.into(), METRICS_TOKEN.into(), BASE64_STANDARD.encode(PASSWORD).into_bytes(), b"PRIVATE KEY".to_vec()];
     secrets.extend([SECRET_KEY.into(), b"sealed:".to_vec()]);
     secrets.extend(["router-user", "router-host"].iter().flat_map(|name| parts(&keys::ed25519(name))));
     secrets.extend(parts(&keys::rsa("router-host")));
@@ -97,6 +99,9 @@ fn no_secret_of_the_router_is_told_anywhere() {
         ("SFTPPROXY_SECRET_KEY_FILE", secret_key.to_str().unwrap()),
         ("SFTPPROXY_HOOK", &hook),
         ("SFTPPROXY_HOOK_EVENTS", "all"),
+        ("SFTPPROXY_METRICS_ADDRESS", "127.0.0.1:0"),
+        ("SFTPPROXY_METRICS_TOKEN", METRICS_TOKEN),
+        ("SFTPPROXY_METRICS_USERS", "10"),
         ("SFTPPROXY_LOG", "trace"),
         ("SFTPPROXY_AUDIT", &format!("file:{}", audit.display())),
     ]);
@@ -106,6 +111,12 @@ fn no_secret_of_the_router_is_told_anywhere() {
     world.router.wait_for_line("audit: hook for ");
     world.router.wait_for_lines("end session=", 2);
     let secrets = secrets();
+    let port = monitor::port(&world);
+    for (path, token) in [("/metrics", METRICS_TOKEN), ("/metrics", "wrong"), ("/readyz", METRICS_TOKEN), ("/", METRICS_TOKEN)] {
+        let (_, head, body) = monitor::get_with(port, path, &format!("Authorization: Bearer {token}\r\n"));
+        assert!(path != "/metrics" || token == "wrong" || body.contains("sftpproxy_"), "{head}");
+        has_none(path, format!("{head}{body}").as_bytes(), &secrets);
+    }
     let log = world.router.lines().join("\n");
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "nothing is traced: {log}");
     has_none("the log at trace", log.as_bytes(), &secrets);

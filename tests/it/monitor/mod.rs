@@ -24,7 +24,7 @@ fn watched(store: Kind, settings: &[(&str, &str)]) -> (World, u16) {
     (world, port)
 }
 
-fn port(world: &World) -> u16 {
+pub fn port(world: &World) -> u16 {
     let line = world.router.wait_for_line("metrics at http://");
     let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
     address.rsplit(':').next().unwrap().parse().unwrap()
@@ -41,7 +41,7 @@ fn ask(port: u16, request: &str) -> String {
 }
 
 /// Status, head and body of a path.
-fn get_with(port: u16, path: &str, fields: &str) -> (u16, String, String) {
+pub fn get_with(port: u16, path: &str, fields: &str) -> (u16, String, String) {
     let answer = ask(port, &format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{fields}\r\n"));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{answer}"));
     (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
