@@ -44,7 +44,13 @@ fn parts(key: &Key) -> Vec<Vec<u8>> {
 
 /// Everything that nobody may say.
 fn secrets() -> Vec<Vec<u8>> {
-    let mut secrets = vec![PASSWORD.into(), TOKEN.into(), METRICS_TOKEN.into(), BASE64_STANDARD.encode(PASSWORD).into_bytes(), b"PRIVATE KEY".to_vec()];
+    let mut secrets = vec![
+        PASSWORD.into(),
+        TOKEN.into(),
+        METRICS_TOKEN.into(),
+        BASE64_STANDARD.encode(PASSWORD).into_bytes(),
+        b"PRIVATE KEY".to_vec(),
+    ];
     secrets.extend([SECRET_KEY.into(), b"sealed:".to_vec()]);
     secrets.extend(["router-user", "router-host"].iter().flat_map(|name| parts(&keys::ed25519(name))));
     secrets.extend(parts(&keys::rsa("router-host")));
