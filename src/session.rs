@@ -373,7 +373,7 @@ fn trusted<'a>(
     match dialed.trust(trust) {
         Ok(trusted) => {
             world.metrics.step(Step::Trust, started.elapsed());
-            world.quarantine.end(store, &address, trusted.host_key());
+            world.quarantine.end(store, &address, (trusted.host_key(), user.as_str()), trust);
             Ok(trusted)
         }
         Err(Distrust { fault, changed }) => {

@@ -1,12 +1,13 @@
 //! Upstreams that have shown a host key other than the approved one: noted in the store, for every node and for `host-key list`, with
 //! one line in the log. Nothing more is refused than without it: each login is judged by what is approved.
 //!
-//! A note goes when an approved key is seen again by a login, or by `host-key approve`.
+//! A note goes when the key that was missed is seen again by a login, when a login shows that the new one is approved meanwhile, or by
+//! `host-key approve`.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::Trust;
+use super::{Basis, Trust};
 use crate::error::shown;
 use crate::identity::{Fingerprint, PublicKey};
 use crate::route::Record;
@@ -96,13 +97,19 @@ impl Quarantine {
         }
     }
 
-    /// An upstream has shown an approved key: if that is the one that was missed, all is well again.
-    pub(crate) fn end(&self, store: &dyn RouteStore, address: &str, key: &PublicKey) {
+    /// An upstream has shown this user's login a key that `trust` approves: if that is the one that was missed, or the new one and it is
+    /// approved where it was not, all is well again.
+    pub(crate) fn end(&self, store: &dyn RouteStore, address: &str, (key, user): (&PublicKey, &str), trust: &Trust) {
         let Ok(entry) = store.entry(Shelf::Quarantine, address) else { return };
         let note = Note::parse(&entry);
         let print = key.fingerprint().to_string();
-        // A host may have another key that this user's record pins; that one says nothing of the key that was missed.
-        if note.as_ref().is_some_and(|note| note.approved.split(", ").all(|approved| approved != print)) {
+        // What another user's record pins says nothing of the pins that were missed.
+        let common = |basis: &str| basis != Basis::Record.to_string();
+        let again = |note: &Note| note.approved.split(", ").any(|approved| approved == print);
+        let approved = |note: &Note| {
+            note.key == *key && (note.user == user || common(&note.basis) && common(&trust.basis.to_string()))
+        };
+        if note.as_ref().is_some_and(|note| !again(note) && !approved(note)) {
             return;
         }
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(address);

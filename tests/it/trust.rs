@@ -98,6 +98,7 @@ fn a_valid_pin_never_fails_because_of_the_key_type_and_an_invalid_one_always_doe
 fn the_records_pins_count_before_the_hosts_and_those_before_known_hosts() {
     for kind in [Kind::File, Kind::Redis] {
         let world = unpinned(kind);
+        world.store.put("bob", &[&keys::ed25519("bob")], &world.route());
         let (right, wrong, at) = (world.sshd.host_key.clone(), keys::ed25519("other-host"), address(&world));
         assert!(!logs_in(&world), "nothing is pinned");
         assert_eq!(
@@ -130,6 +131,15 @@ fn the_records_pins_count_before_the_hosts_and_those_before_known_hosts() {
         assert!(table.contains(&format!("{}  host", right.fingerprint())), "{table}");
         assert!(table.contains(&format!("{}  record of alice", wrong.fingerprint())), "{table}");
         assert!(table.contains("QUARANTINED since 2") && table.contains("seen by a login of alice"), "{table}");
+        // The right pin in the record ends it at the next login, another user's right pin does not.
+        world.command(&["user", "add", "bob", "--update", "--host-key", &right.fingerprint()]).success();
+        world.proxied("bob").sftp("pwd\n").success();
+        assert_eq!(listed(&world)["quarantine"]["user"], USER);
+        pin(&right.fingerprint());
+        assert!(logs_in(&world));
+        assert_eq!(listed(&world)["quarantine"], Value::Null);
+        pin(&wrong.fingerprint());
+        assert!(!logs_in(&world));
         // Approving mends the record too, and says so before.
         let approved = world.command(&["host-key", "approve", &at, "--yes"]).success();
         assert!(approved.contains("the pin in the record of alice become"), "{approved}");
@@ -142,7 +152,7 @@ fn the_records_pins_count_before_the_hosts_and_those_before_known_hosts() {
         assert!(removed.contains("1 pin removed"), "{removed}");
         refused(&world.command(&["host-key", "remove", &at, "--yes"]), "no such pin");
         assert!(!logs_in(&world));
-        world.router.wait_for_line("end session=7*known_hosts; either");
+        world.router.wait_for_line("end session=10*known_hosts; either");
     }
 }
 
