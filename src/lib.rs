@@ -18,6 +18,7 @@ pub mod identity;
 pub mod known_hosts;
 pub mod network;
 
+pub mod pin;
 pub mod policy;
 pub mod sealed;
 

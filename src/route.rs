@@ -5,16 +5,15 @@
 //! `max_sessions`, `upload_limit` and `download_limit`, and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::shown;
 use crate::hash::Algorithm;
-use crate::identity::{Fingerprint, PublicKey, UserName};
+use crate::identity::UserName;
 use crate::network::Networks;
+pub use crate::pin::{HOST_KEY_TYPES, Pin, parse_pins};
 use crate::policy::{self, Policy};
-use crate::sealed::{HEAD, Sealed};
+use crate::sealed::{KeySource, Keys};
 
 /// A record as a store holds it: field names and values.
 pub type Record = BTreeMap<String, String>;
@@ -63,157 +62,6 @@ pub struct Speed {
     pub up: u32,
     /// From the upstream to the client.
     pub down: u32,
-}
-
-/// Types of host key that there are, today's first.
-pub const HOST_KEY_TYPES: [&str; 5] =
-    ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"];
-
-/// What an operator has said about a host's key.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Pin {
-    /// `SHA256:…`: the key with this fingerprint, of whatever type.
-    Fingerprint(Fingerprint),
-    /// `TYPE SHA256:…`: likewise, and the type is known, so that it can be asked for.
-    Typed(&'static str, Fingerprint),
-    /// `TYPE BASE64`: exactly this key.
-    Key(PublicKey),
-}
-
-impl Pin {
-    /// Reads one pin: `SHA256:…`, `TYPE SHA256:…` or a public key line.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let print =
-            |text: &str| Fingerprint::parse(text).ok_or_else(|| format!("\"{}\" is not a SHA256 fingerprint", shown(text)));
-        if text.starts_with("SHA256:") {
-            return print(text).map(Self::Fingerprint);
-        }
-        match text.split_once([' ', '\t']).map(|(kind, rest)| (kind, rest.trim_start())) {
-            Some((kind, rest)) if rest.starts_with("SHA256:") => {
-                let known = HOST_KEY_TYPES.into_iter().find(|known| *known == kind);
-                let known = known.ok_or_else(|| format!("\"{}\" is not a type of host key", shown(kind)))?;
-                print(rest).map(|print| Self::Typed(known, print))
-            }
-            _ => PublicKey::from_line(text).map(|(key, _)| Self::Key(key)),
-        }
-    }
-
-    /// The shortest pin of a key that tells its type.
-    pub fn of(key: &PublicKey) -> Self {
-        match HOST_KEY_TYPES.into_iter().find(|kind| *kind == key.kind()) {
-            Some(kind) => Self::Typed(kind, key.fingerprint()),
-            None => Self::Key(key.clone()),
-        }
-    }
-
-    /// The key's type, where the pin tells it.
-    pub fn kind(&self) -> Option<&str> {
-        match self {
-            Self::Fingerprint(_) => None,
-            Self::Typed(kind, _) => Some(kind),
-            Self::Key(key) => Some(key.kind()),
-        }
-    }
-
-    /// The key's fingerprint.
-    pub fn fingerprint(&self) -> Fingerprint {
-        match self {
-            Self::Fingerprint(fingerprint) | Self::Typed(_, fingerprint) => *fingerprint,
-            Self::Key(key) => key.fingerprint(),
-        }
-    }
-
-    /// Whether this host key is the pinned one.
-    pub fn matches(&self, key: &PublicKey) -> bool {
-        match self {
-            Self::Fingerprint(fingerprint) => *fingerprint == key.fingerprint(),
-            Self::Typed(kind, fingerprint) => *kind == key.kind() && *fingerprint == key.fingerprint(),
-            Self::Key(pinned) => pinned == key,
-        }
-    }
-}
-
-impl fmt::Display for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Fingerprint(fingerprint) => fingerprint.fmt(f),
-            Self::Typed(kind, fingerprint) => write!(f, "{kind} {fingerprint}"),
-            Self::Key(key) => write!(f, "{} {}", key.kind(), key.base64()),
-        }
-    }
-}
-
-impl fmt::Debug for Pin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-/// A private key for an upstream, as a record or an upstream's entry names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// A key of the ssh-agent.
-    Agent,
-    /// In this file; relative ones are in the keys directory.
-    File(PathBuf),
-    /// The key itself, encrypted.
-    Sealed(Sealed),
-    /// Whatever would be used without a key here; only in the place of the old key.
-    Common,
-}
-
-impl KeySource {
-    /// Reads the field `key`: `agent`, an encrypted key, or a file.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        if text.contains("PRIVATE KEY") {
-            return Err(
-                "this is a private key in clear; give it to a file, or make an encrypted one with: sftpproxy upstream-key new"
-                    .into(),
-            );
-        }
-        Ok(match text {
-            "agent" => Self::Agent,
-            text if text.starts_with(HEAD) => Self::Sealed(Sealed::parse(text)?),
-            text => Self::File(PathBuf::from(text)),
-        })
-    }
-
-    /// Reads the field `key_old`: the same, or `common`.
-    pub fn parse_old(text: &str) -> Result<Self, String> {
-        if text == "common" { Ok(Self::Common) } else { Self::parse(text) }
-    }
-}
-
-/// What may be shown of it.
-impl fmt::Display for KeySource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Agent => f.write_str("agent"),
-            Self::File(path) => f.write_str(&shown(&path.display().to_string())),
-            Self::Sealed(sealed) => sealed.fmt(f),
-            Self::Common => f.write_str("common"),
-        }
-    }
-}
-
-/// The value of a record's field as it may be shown: of an encrypted key only what it is.
-pub fn shown_field(name: &str, value: &str) -> String {
-    if !["key", "key_old"].contains(&name) || value.is_empty() {
-        return value.to_owned();
-    }
-    KeySource::parse_old(value).map_or_else(|_| "(not shown: no key that can be read)".into(), |key| key.to_string())
-}
-
-/// The keys of a record or of an upstream's entry.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Keys {
-    /// What they are sealed for.
-    pub place: String,
-    /// The key.
-    pub now: Option<KeySource>,
-    /// The one before it, which is tried when the upstream does not take the key.
-    pub old: Option<KeySource>,
 }
 
 /// What a record without the field gets.
@@ -406,11 +254,6 @@ pub fn check_message(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads pins, separated by commas or line ends.
-pub fn parse_pins(text: &str) -> Result<Vec<Pin>, String> {
-    text.split([',', '\n']).map(str::trim).filter(|pin| !pin.is_empty()).map(Pin::parse).collect()
-}
-
 fn parse_hash(text: &str) -> Result<Algorithm, String> {
     Algorithm::named(text.trim()).ok_or_else(|| format!("\"{}\" is neither sha256 nor blake3", shown(text)))
 }
@@ -496,26 +339,6 @@ mod tests {
             assert!(parse_address(bad).is_err(), "{bad}");
         }
         assert_eq!((address("Host", 22), address("::1", 2222)), ("host:22".to_owned(), "[::1]:2222".to_owned()));
-    }
-
-    #[test]
-    fn a_pin_is_read_in_three_spellings_and_tells_its_type_where_it_can() {
-        let base64 = "AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
-        let key = PublicKey::from_base64(base64).unwrap();
-        let print = key.fingerprint();
-        for (text, kind) in [
-            (print.to_string(), None),
-            (format!("ssh-ed25519 {print}"), Some("ssh-ed25519")),
-            (format!("ssh-ed25519 {base64}"), Some("ssh-ed25519")),
-        ] {
-            let pin = Pin::parse(&text).unwrap();
-            assert_eq!((pin.kind(), pin.fingerprint(), pin.to_string(), pin.matches(&key)), (kind, print, text, true));
-        }
-        assert_eq!(Pin::of(&key).to_string(), format!("ssh-ed25519 {print}"));
-        assert!(!Pin::parse(&format!("ssh-rsa {print}")).unwrap().matches(&key));
-        for bad in ["ssh-dss SHA256:x", &format!("ssh-ed448 {print}"), "ssh-ed25519 SHA256:short"] {
-            assert!(Pin::parse(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]

@@ -1,9 +1,12 @@
-//! A private key as it may lie in a store: encrypted with the router's secret key (XChaCha20-Poly1305), its public half beside it in clear.
+//! Private keys for upstreams: [`KeySource`], as a store names one, and [`Sealed`], as it has one: encrypted with the router's secret key
+//! (XChaCha20-Poly1305), its public half beside it in clear.
 //!
-//! It opens only where it was sealed for: the place (which user's record, which upstream's entry) and the public half are associated
-//! data, so that who can write to the store cannot move it elsewhere. Pure but for the random nonce. What is opened is wiped by its holder.
+//! A sealed key opens only where it was sealed for: the place (which user's record, which upstream's entry) and the public half are
+//! associated data, so that who can write to the store cannot move it elsewhere. Pure but for the random nonce. What is opened is wiped by
+//! its holder.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,11 +14,12 @@ use chacha20poly1305::aead::{Aead, Generate as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use zeroize::Zeroizing;
 
+use crate::error::shown;
 use crate::identity::PublicKey;
 use crate::wire::put_string;
 
 /// What the text of one begins with.
-pub const HEAD: &str = "sealed:";
+const HEAD: &str = "sealed:";
 
 /// What this is, for the associated data; the number is the format's.
 const WHAT: &[u8] = b"sftpproxy upstream key 1";
@@ -113,6 +117,72 @@ fn associated(place: &str, public: &PublicKey) -> Vec<u8> {
         put_string(&mut data, part);
     }
     data
+}
+
+/// A private key for an upstream, as a record or an upstream's entry names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A key of the ssh-agent.
+    Agent,
+    /// In this file; relative ones are in the keys directory.
+    File(PathBuf),
+    /// The key itself, encrypted.
+    Sealed(Sealed),
+    /// Whatever would be used without a key here; only in the place of the old key.
+    Common,
+}
+
+impl KeySource {
+    /// Reads the field `key`: `agent`, an encrypted key, or a file.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.contains("PRIVATE KEY") {
+            return Err(
+                "this is a private key in clear; give it to a file, or make an encrypted one with: sftpproxy upstream-key new"
+                    .into(),
+            );
+        }
+        Ok(match text {
+            "agent" => Self::Agent,
+            text if text.starts_with(HEAD) => Self::Sealed(Sealed::parse(text)?),
+            text => Self::File(PathBuf::from(text)),
+        })
+    }
+
+    /// Reads the field `key_old`: the same, or `common`.
+    pub fn parse_old(text: &str) -> Result<Self, String> {
+        if text == "common" { Ok(Self::Common) } else { Self::parse(text) }
+    }
+}
+
+/// What may be shown of it.
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent => f.write_str("agent"),
+            Self::File(path) => f.write_str(&shown(&path.display().to_string())),
+            Self::Sealed(sealed) => sealed.fmt(f),
+            Self::Common => f.write_str("common"),
+        }
+    }
+}
+
+/// The value of a record's field as it may be shown: of an encrypted key only what it is.
+pub fn shown_field(name: &str, value: &str) -> String {
+    if !["key", "key_old"].contains(&name) || value.is_empty() {
+        return value.to_owned();
+    }
+    KeySource::parse_old(value).map_or_else(|_| "(not shown: no key that can be read)".into(), |key| key.to_string())
+}
+
+/// The keys of a record or of an upstream's entry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// What they are sealed for.
+    pub place: String,
+    /// The key.
+    pub now: Option<KeySource>,
+    /// The one before it, which is tried when the upstream does not take the key.
+    pub old: Option<KeySource>,
 }
 
 #[cfg(test)]

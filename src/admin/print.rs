@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
-use crate::route::{FIELDS, Record, shown_field};
+use crate::route::{FIELDS, Record};
+use crate::sealed::shown_field;
 use crate::store::StoredKey;
 
 /// Prints rows in columns under a heading.

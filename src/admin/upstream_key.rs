@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::{Console, Context, Trouble, json_option, refused, text};
 use crate::error::shown;
 use crate::identity::UserName;
-use crate::route::{Host, Keys, Record, Route, address, parse_address};
+use crate::route::{Host, Record, Route, address, parse_address};
+use crate::sealed::Keys;
 use crate::store::{Aim, Shelf};
 use crate::upstream::{Credential, Source, host};
 

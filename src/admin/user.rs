@@ -12,7 +12,8 @@ use super::{
 };
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
-use crate::route::{FIELDS, Pin, Record, Route, parse_pins, shown_field};
+use crate::route::{FIELDS, Pin, Record, Route, parse_pins};
+use crate::sealed::shown_field;
 use crate::store::{Aim, StoreError, StoredKey};
 use crate::upstream::{Credential, host};
 

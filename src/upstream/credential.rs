@@ -14,8 +14,8 @@ use crate::config::{self, SecretKey};
 use crate::error::shown;
 use crate::ffi::PrivateKey;
 use crate::identity::PublicKey;
-use crate::route::{Host, KeySource, Keys, Route};
-use crate::sealed::{Master, Sealed};
+use crate::route::{Host, Route};
+use crate::sealed::{KeySource, Keys, Master, Sealed};
 use crate::secret::{Secret, read_credential, read_key_file};
 
 /// The account's own keys, in ssh(1)'s order of today.

@@ -106,9 +106,8 @@ impl Quarantine {
         // What another user's record pins says nothing of the pins that were missed.
         let common = |basis: &str| basis != Basis::Record.to_string();
         let again = |note: &Note| note.approved.split(", ").any(|approved| approved == print);
-        let approved = |note: &Note| {
-            note.key == *key && (note.user == user || common(&note.basis) && common(&trust.basis.to_string()))
-        };
+        let approved =
+            |note: &Note| note.key == *key && (note.user == user || common(&note.basis) && common(&trust.basis.to_string()));
         if note.as_ref().is_some_and(|note| !again(note) && !approved(note)) {
             return;
         }

@@ -11,8 +11,8 @@ use super::super::{Console, Context, Trouble, print, refused, text};
 use super::{Owner, credential, entry, names, say_lines};
 use crate::ffi::PrivateKey;
 use crate::identity::PublicKey;
-use crate::route::{Keys, Record};
-use crate::sealed::Sealed;
+use crate::route::Record;
+use crate::sealed::{Keys, Sealed};
 use crate::secret::Secret;
 use crate::upstream::{Credential, has_master, master};
 

@@ -11,7 +11,8 @@ use super::{Owner, all_routes, credential, entry};
 use crate::config;
 use crate::error::{Stage, shown};
 use crate::identity::UserName;
-use crate::route::{KeySource, Record, Route};
+use crate::route::{Record, Route};
+use crate::sealed::KeySource;
 use crate::store::Shelf;
 use crate::upstream::{Credential, Source, Trust, host, probe};
 
