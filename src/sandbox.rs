@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use landlock::{ABI, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, path_beneath_rules};
+use landlock::{ABI, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, path_beneath_rules};
 use nix::libc;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
@@ -122,12 +122,15 @@ fn folder_of(file: &Path) -> PathBuf {
 fn write_only_below(folders: &[PathBuf]) -> Result<&'static str, String> {
     let says = |error: landlock::RulesetError| format!("SFTPPROXY_SANDBOX = \"yes\": Landlock: {error}");
     let rights = AccessFs::from_write(LANDLOCK);
-    let rules = Ruleset::default().handle_access(rights).and_then(Ruleset::create).map_err(says)?;
+    // The first version let nobody move a file from one folder to another, not even where both may be written in: then rather none.
+    let rules = Ruleset::default().set_compatibility(CompatLevel::SoftRequirement).handle_access(AccessFs::Refer);
+    let rules = rules.and_then(|rules| rules.set_compatibility(CompatLevel::BestEffort).handle_access(rights));
+    let rules = rules.and_then(Ruleset::create).map_err(says)?;
     let status = rules.add_rules(path_beneath_rules(folders, rights)).and_then(|rules| rules.restrict_self()).map_err(says)?;
     Ok(match status.ruleset {
         RulesetStatus::FullyEnforced => "yes",
         RulesetStatus::PartiallyEnforced => "partly, for want of a newer kernel",
-        RulesetStatus::NotEnforced => "no, the kernel has none",
+        RulesetStatus::NotEnforced => "no, the kernel has none or too old a one",
     })
 }
 
@@ -161,7 +164,9 @@ mod tests {
             let started = Command::new("true").status();
             let wrote = std::thread::spawn(move || {
                 std::fs::write(&inside, "x").unwrap();
-                std::fs::rename(&inside, inside.with_extension("1")).unwrap();
+                let deeper = inside.with_extension("d");
+                std::fs::create_dir(&deeper).unwrap();
+                std::fs::rename(&inside, deeper.join("f")).unwrap();
                 std::fs::read(&outside).unwrap();
                 (std::fs::write(&outside, "x").is_ok(), std::fs::remove_file(&outside).is_ok())
             });
