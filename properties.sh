@@ -128,6 +128,10 @@ export SFTPPROXY_UPSTREAM_LIBRARY='ssh2'
 # Value: SECONDS
 export SFTPPROXY_UPSTREAM_REUSE='0'
 
+# v2: begin connections to upstreams with a PROXY header that has the client's address, where the record does not say otherwise.
+# Value: no|v2
+export SFTPPROXY_UPSTREAM_PROXY_PROTOCOL='no'
+
 # Ciphers towards upstreams, preferred first; empty = those that cost the library least.
 # Value: LIST
 export SFTPPROXY_UPSTREAM_CIPHERS=''
@@ -155,6 +159,18 @@ export SFTPPROXY_LOGIN_TIMEOUT='60'
 # How long sessions may go on after the first SIGTERM or SIGINT.
 # Value: SECONDS
 export SFTPPROXY_DRAIN_TIMEOUT='30'
+
+# A session without a request for so long is ended, unless one has yet to be answered; 0 = never.
+# Value: SECONDS
+export SFTPPROXY_IDLE_TIMEOUT='0'
+
+# A session is ended when a side takes none of the bytes that wait for it, or the upstream answers no request, for so long; 0 = never.
+# Value: SECONDS
+export SFTPPROXY_STALL_TIMEOUT='0'
+
+# How long a peer may be gone without a word, on either side, before TCP finds out.
+# Value: SECONDS
+export SFTPPROXY_KEEPALIVE='180'
 
 # Connections at the same time.
 # Value: NUMBER
@@ -187,6 +203,10 @@ export SFTPPROXY_ALLOW_FROM=''
 # Nobody from there is let in, even if allowed.
 # Value: NETWORK[,NETWORK…]
 export SFTPPROXY_DENY_FROM=''
+
+# Balancers whose connections begin with a PROXY header, version 1 or 2, which says where the client is; others' headers refuse.
+# Value: NETWORK[,NETWORK…]
+export SFTPPROXY_PROXY_FROM=''
 
 # What a source owes for each fault; it is refused once that adds up to min. As sshd's PerSourcePenalties.
 # Value: off|WORDS

@@ -138,6 +138,12 @@ pub const SETTINGS: &[Setting] = &[
         "How long a user's connection to the upstream is kept for the same user's next session; 0 = not at all.",
     ),
     setting(
+        "upstream-proxy-protocol",
+        "no",
+        "no|v2",
+        "v2: begin connections to upstreams with a PROXY header that has the client's address, where the record does not say otherwise.",
+    ),
+    setting(
         "upstream-ciphers",
         "",
         "LIST",
@@ -159,6 +165,19 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),
+    setting(
+        "idle-timeout",
+        "0",
+        "SECONDS",
+        "A session without a request for so long is ended, unless one has yet to be answered; 0 = never.",
+    ),
+    setting(
+        "stall-timeout",
+        "0",
+        "SECONDS",
+        "A session is ended when a side takes none of the bytes that wait for it, or the upstream answers no request, for so long; 0 = never.",
+    ),
+    setting("keepalive", "180", "SECONDS", "How long a peer may be gone without a word, on either side, before TCP finds out."),
     setting("max-sessions", "1000", "NUMBER", "Connections at the same time."),
     setting(
         "max-startups",
@@ -182,6 +201,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("allow-from", "", "NETWORK[,NETWORK…]", "Nobody from elsewhere is let in; empty = everybody may come."),
     setting("deny-from", "", "NETWORK[,NETWORK…]", "Nobody from there is let in, even if allowed."),
+    setting(
+        "proxy-from",
+        "",
+        "NETWORK[,NETWORK…]",
+        "Balancers whose connections begin with a PROXY header, version 1 or 2, which says where the client is; others' headers refuse.",
+    ),
     setting(
         "penalties",
         "authfail:5s noauth:1s grace-exceeded:10s min:15s max:10m",
@@ -316,6 +341,10 @@ pub struct Upstream {
     pub library: Library,
     /// How long connections are kept for the next session; 0 = not at all.
     pub reuse: Duration,
+    /// How long a peer may be gone before TCP finds out, downstream too.
+    pub keepalive: Duration,
+    /// Whether they are told the client's address in a PROXY header, when the record does not say.
+    pub proxy_header: bool,
     /// Private key when the record has none.
     pub key: Option<PathBuf>,
     /// Where relative keys of records are.
@@ -375,6 +404,10 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Sessions' time after the first signal.
     pub drain_timeout: Duration,
+    /// How long a session may stand still without a request; `None` = for ever.
+    pub idle: Option<Duration>,
+    /// How long a transfer may stand still; `None` = for ever.
+    pub stall: Option<Duration>,
 }
 
 /// The log.
@@ -465,6 +498,13 @@ impl Values<'_> {
         Duration::from_secs_f64(self.parsed(flag, "seconds from 0.1 to 86400", within).unwrap_or(1.0))
     }
 
+    fn seconds_or_never(&mut self, flag: &str) -> Option<Duration> {
+        let within =
+            |text: &str| text.parse::<f64>().ok().filter(|seconds| *seconds == 0.0 || (0.1..=86_400.0).contains(seconds));
+        let seconds = self.parsed(flag, "0, or seconds from 0.1 to 86400", within).unwrap_or_default();
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+
     /// A list of algorithm names (RFC 4251 section 6): printable ASCII without spaces, separated by commas.
     fn names(&mut self, flag: &str) -> String {
         let named = |text: &str| {
@@ -503,7 +543,12 @@ impl Config {
             store: values.path("routes-file").map_or_else(|| Store::Redis(redis.clone()), Store::File),
             downstream: downstream(&mut values),
             upstream: upstream(&mut values, &state_dir, home, environment("CREDENTIALS_DIRECTORY")),
-            limits: Limits { login_timeout: values.seconds("login-timeout"), drain_timeout: values.seconds("drain-timeout") },
+            limits: Limits {
+                login_timeout: values.seconds("login-timeout"),
+                drain_timeout: values.seconds("drain-timeout"),
+                idle: values.seconds_or_never("idle-timeout"),
+                stall: values.seconds_or_never("stall-timeout"),
+            },
             admission: admission::parse(&mut values),
             log: Log {
                 filter: log_filter(&mut values),
@@ -634,6 +679,10 @@ fn upstream(
     Upstream {
         library: values.parsed("upstream-library", "ssh2 or libssh", library).unwrap_or(Library::Ssh2),
         reuse: Duration::from_secs(values.number("upstream-reuse", 0, 3600)),
+        keepalive: Duration::from_secs(values.number("keepalive", 6, 86_400)),
+        proxy_header: values
+            .parsed("upstream-proxy-protocol", "no or v2", |text| crate::route::parse_proxy(text).ok())
+            .unwrap_or_default(),
         key: values.path("upstream-key-path"),
         keys_dir: values.path("upstream-keys-dir").unwrap_or_else(|| state_dir.join("keys")),
         secret_key: match (values.path("secret-key-file"), credential) {

@@ -123,15 +123,17 @@ impl Wake {
     }
 }
 
-/// What every socket of ours gets: no waiting for full segments, and probes that find a peer which is gone (after about 3 minutes).
+/// What every socket of ours gets: no waiting for full segments, and probes that find a peer which is gone after about `keepalive`. While
+/// bytes are on their way to it the kernel's own limit holds instead (`net.ipv4.tcp_retries2`, some 15 minutes).
 ///
 /// Not `TCP_USER_TIMEOUT`: Linux also counts a peer that is there and does not read, and a paused transfer must survive.
-pub fn tune(stream: &TcpStream) -> Result<(), String> {
+pub fn tune(stream: &TcpStream, keepalive: Duration) -> Result<(), String> {
+    let seconds = keepalive.as_secs() as u32;
     use nix::sys::socket::{setsockopt, sockopt};
     stream.set_nodelay(true).map_err(|error| format!("TCP_NODELAY: {error}"))?;
     setsockopt(stream, sockopt::KeepAlive, &true)
-        .and_then(|()| setsockopt(stream, sockopt::TcpKeepIdle, &60))
-        .and_then(|()| setsockopt(stream, sockopt::TcpKeepInterval, &30))
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepIdle, &(seconds / 3).max(1)))
+        .and_then(|()| setsockopt(stream, sockopt::TcpKeepInterval, &(seconds / 6).max(1)))
         .and_then(|()| setsockopt(stream, sockopt::TcpKeepCount, &4))
         .map_err(|error| format!("SO_KEEPALIVE: {error}"))
 }

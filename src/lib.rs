@@ -17,6 +17,7 @@ pub mod hash;
 pub mod identity;
 pub mod known_hosts;
 pub mod network;
+pub mod proxy;
 
 pub mod pin;
 pub mod policy;
@@ -46,6 +47,8 @@ pub mod limits;
 pub mod pace;
 pub mod relay;
 
+pub mod origin;
+
 pub mod explain;
 pub mod live;
 pub mod watch;
@@ -68,4 +71,5 @@ pub mod sandbox;
 
 pub mod account;
 pub mod admin;
+pub mod capacity;
 pub mod cli;

@@ -181,6 +181,8 @@ pub struct Who {
 pub struct Live {
     id: u64,
     peer: SocketAddr,
+    /// Where a balancer says that the client is.
+    client: OnceLock<SocketAddr>,
     at: SystemTime,
     start: Instant,
     control: Arc<Control>,
@@ -211,6 +213,7 @@ impl Live {
         Arc::new(Self {
             id,
             peer,
+            client: OnceLock::new(),
             at: SystemTime::now(),
             start: Instant::now(),
             control,
@@ -229,7 +232,12 @@ impl Live {
 
     /// Where the client is.
     pub fn peer(&self) -> SocketAddr {
-        self.peer
+        self.client.get().copied().unwrap_or(self.peer)
+    }
+
+    /// The connection is a balancer's, which says that the client is there.
+    pub fn located(&self, client: SocketAddr) {
+        let _ = self.client.set(client);
     }
 
     /// What ends it.
@@ -279,7 +287,7 @@ impl Live {
         let moves = spent.upstream.bytes + spent.downstream.bytes > 0 || in_flight.is_some_and(|count| count > 0);
         Snapshot {
             session: self.id,
-            peer: self.peer,
+            peer: self.peer(),
             since: format!("{:.3}", jiff::Timestamp::try_from(self.at).unwrap_or_default()),
             seconds: rounded(now.saturating_duration_since(self.start)),
             state,

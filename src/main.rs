@@ -14,6 +14,7 @@ use file_rotate::{ContentLimit, FileRotate};
 use sftpproxy::account::Account;
 use sftpproxy::admission::Admission;
 use sftpproxy::audit;
+use sftpproxy::capacity::{self, Machine};
 use sftpproxy::config::{Config, Log, SETTINGS, Store, unknown_variables};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
@@ -110,6 +111,8 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
     });
     let warning = host_keys::compare(config, &keys);
     faults.extend(make_bind(config, keys).err());
+    capacity::raise_files(config.admission.sessions);
+    faults.extend(Machine::read().objects(config.admission.sessions).map(|(_, said)| said));
     faults.extend(banner(config).err());
     if upstream::has_master(&config.upstream) {
         faults.extend(upstream::master(&config.upstream).err());
@@ -143,12 +146,18 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     let reopen = Arc::new(AtomicBool::new(false));
     let taken = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&reopen));
     taken.map_err(|error| format!("signals: {error}"))?;
+    capacity::raise_files(config.admission.sessions);
     let left = drop_privileges(&mut config)?;
+    let too_many = Machine::read().objects(config.admission.sessions);
     let shut_in = config.sandbox.then(|| sandbox::shut_in(&config)).transpose()?;
     // Threads exist from here on.
     start_log(&config.log)?;
     warning.into_iter().chain(left).for_each(|line| log::warn!("{line}"));
     shut_in.into_iter().for_each(|line| log::info!("{line}"));
+    if let Some((fit, said)) = too_many {
+        config.admission.sessions = fit.max(1);
+        log::warn!("{said}; until then it is {}", config.admission.sessions);
+    }
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let metrics = Metrics::new(started, monitor.is_some(), config.monitor.users);
     let store = Box::new(Measured::new(open_store(&config)?, &metrics));

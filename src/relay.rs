@@ -13,7 +13,7 @@
 //! its ends of the channels and marks itself done; the other one still delivers what it holds, within a bound.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,15 @@ const LINGER_WHOLE: Duration = Duration::from_secs(300);
 
 /// How long a thread waits with everything at hand before it gives back what it does not need to wait.
 const REST: Duration = Duration::from_secs(1);
+
+/// How long a session that is open may stand still; `None` = for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Patience {
+    /// Without a request and without an answer, when none is outstanding.
+    pub idle: Option<Duration>,
+    /// With bytes that a peer does not take, or requests that the upstream does not answer.
+    pub stall: Option<Duration>,
+}
 
 /// What passes from thread to thread.
 enum Item {
@@ -91,6 +100,11 @@ pub struct Control {
     downstream_pace: Pace,
     upstream_pace: Pace,
     end: Mutex<Option<Fault>>,
+    /// When the session began; what follows are nanoseconds since then.
+    born: Instant,
+    /// When bytes came last from the client, and from the upstream (or its channel was opened).
+    asked: AtomicU64,
+    answered: AtomicU64,
     /// The upstream's socket, so that a call of libssh2 that does not come back can be ended.
     socket: Mutex<Option<TcpStream>>,
 }
@@ -108,6 +122,9 @@ impl Control {
             downstream_pace: Pace::default(),
             upstream_pace: Pace::default(),
             end: Mutex::new(None),
+            born: Instant::now(),
+            asked: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             socket: Mutex::new(None),
         }))
     }
@@ -153,7 +170,20 @@ impl Control {
 
     /// The upstream's channel is open, or the router answers in its place: the deadline of the login no longer holds.
     pub fn open(&self) {
+        self.came(Side::Upstream);
         self.opened.store(true, Ordering::SeqCst);
+    }
+
+    /// Bytes have come from this side.
+    fn came(&self, side: Side) {
+        let last = if side == Side::Upstream { &self.answered } else { &self.asked };
+        last.store(self.born.elapsed().as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    /// When bytes came last from the client and from the upstream.
+    fn last(&self) -> (Instant, Instant) {
+        let at = |last: &AtomicU64| self.born + Duration::from_nanos(last.load(Ordering::SeqCst));
+        (at(&self.asked), at(&self.answered))
     }
 
     /// Whether [`Self::open`] was called.
@@ -211,6 +241,9 @@ pub struct Half {
     rate: Option<Arc<Rate>>,
     /// Until when the rate lets nothing be taken.
     held: Option<Instant>,
+    patience: Patience,
+    /// Since when the leg has taken nothing of what it was offered.
+    stuck: Option<Instant>,
 }
 
 /// How far the bytes to this thread's peer have come.
@@ -258,6 +291,8 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         full: false,
         rate: None,
         held: None,
+        patience: Patience::default(),
+        stuck: None,
     };
     (
         half(Side::Downstream, replies_out, reply_used, requests_in, request_spare),
@@ -269,6 +304,11 @@ impl Half {
     /// The same, and bytes are taken from the leg no faster than this. What is not taken stays with the library, whose window closes.
     pub fn limited(self, rate: Option<Arc<Rate>>) -> Self {
         Self { rate, ..self }
+    }
+
+    /// The same, and the session ends when it stands still for so long.
+    pub fn patient(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// Relays until the session's end and returns the number of bytes that this leg's peer was given. `watch` sees each buffer
@@ -292,6 +332,14 @@ impl Half {
             if until.is_some_and(|until| until <= Instant::now()) {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
+            let patience = self.lost_patience();
+            if let Some((at, what)) = &patience
+                && *at <= Instant::now()
+            {
+                leg.explain(what.split(" (").next().unwrap_or_default());
+                break Err(what.clone());
+            }
+            let until = earlier(until, patience.map(|(at, _)| at));
             let wake = self.pause(&mut pause, moved);
             // Whoever has not slept since has heard nothing new of the socket.
             ready = false;
@@ -312,6 +360,27 @@ impl Half {
             self.control.end(Fault::new(self.side, Stage::Relay, what));
         }
         self.pace().bytes()
+    }
+
+    /// When this side's patience will be over if nothing happens, and what is said then.
+    fn lost_patience(&self) -> Option<(Instant, String)> {
+        let Patience { idle, stall } = self.patience;
+        if !self.control.is_open() || (idle, stall) == (None, None) {
+            return None;
+        }
+        let (asked, answered) = self.control.last();
+        let said = |what: &str, limit: Duration, setting: &str| format!("{what} for {} s ({setting})", limit.as_secs_f32());
+        let stuck = self.stuck.zip(stall).map(|(since, limit)| {
+            (since + limit, said(&format!("the {} takes no bytes", taker(self.side)), limit, "SFTPPROXY_STALL_TIMEOUT"))
+        });
+        // What the other side does not take may be why nothing is taken from this one.
+        let waits = self.side == Side::Upstream && asked > answered && !self.full && self.held.is_none();
+        let silent = stall
+            .filter(|_| waits)
+            .map(|limit| (asked + limit, said("the upstream answers nothing", limit, "SFTPPROXY_STALL_TIMEOUT")));
+        let rests = self.side == Side::Downstream && asked <= answered && !self.is_blocked() && self.inbox.is_empty();
+        let idle = idle.filter(|_| rests).map(|limit| (answered + limit, said("no request", limit, "SFTPPROXY_IDLE_TIMEOUT")));
+        [stuck, silent, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// Notes a round that moved something, or not. A thread that has nothing to do for a while gives back its empty buffers and more.
@@ -336,11 +405,17 @@ impl Half {
     /// One round: let the library work, give what there is, take what there is room for.
     fn step(&mut self, leg: &mut dyn Leg, watch: &mut dyn Watch, ready: bool) -> Result<Step, String> {
         let mut moved = leg.advance(ready)?;
-        moved |= self.put(leg)?;
+        let mut put = self.put(leg)?;
+        moved |= put;
         moved |= self.take(leg, watch)?;
         // What was read while taking may be what the put has waited for.
         if !moved && self.is_blocked() {
-            moved |= self.put(leg)?;
+            put = self.put(leg)?;
+            moved |= put;
+        }
+        if self.patience.stall.is_some() {
+            let since = self.stuck.filter(|_| !put).unwrap_or_else(Instant::now);
+            self.stuck = self.is_blocked().then_some(since);
         }
         if self.is_finished(leg) {
             return Ok(Step::Finished);
@@ -454,6 +529,7 @@ impl Half {
                     if let Some(rate) = &self.rate {
                         rate.took(count, Instant::now());
                     }
+                    self.control.came(self.side);
                     watch.pass(&mut buffer)?;
                     if self.side == Side::Downstream {
                         self.answer = watch.answers();
@@ -600,6 +676,10 @@ fn earlier(one: Option<Instant>, two: Option<Instant>) -> Option<Instant> {
 /// What the log says when the time from accept to the open upstream channel is over.
 pub fn late() -> String {
     "not done within SFTPPROXY_LOGIN_TIMEOUT".into()
+}
+
+fn taker(side: Side) -> &'static str {
+    if side == Side::Upstream { "upstream" } else { "client" }
 }
 
 fn closed_by(side: Side) -> &'static str {

@@ -1,7 +1,7 @@
 //! A user's record, parsed whole or refused: never a half valid route.
 //!
 //! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` and `key_old` (the
-//! private key for the upstream, and the one before it), `hostkey` (pins), `hash`, `maintenance` (why nobody is let in), `from` (networks the user may come from),
+//! private key for the upstream, and the one before it), `hostkey` (pins), `proxy_protocol`, `hash`, `maintenance` (why nobody is let in), `from` (networks the user may come from),
 //! `max_sessions`, `upload_limit` and `download_limit`, and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::sealed::{KeySource, Keys};
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 21] = [
+pub const FIELDS: [&str; 22] = [
     "remote",
     "port",
     "user",
@@ -27,6 +27,7 @@ pub const FIELDS: [&str; 21] = [
     "key",
     "key_old",
     "hostkey",
+    "proxy_protocol",
     "hash",
     "maintenance",
     "from",
@@ -89,6 +90,8 @@ pub struct Route {
     pub keys: Keys,
     /// Pinned host keys; empty = `known_hosts` decides.
     pub pins: Vec<Pin>,
+    /// Whether the upstream is told the client's address in a PROXY header; `None` = as the setting says.
+    pub proxy_header: Option<bool>,
     /// Why the user is not let in at present, in the operator's words.
     pub maintenance: Option<String>,
     /// Where the user may log in from; empty = everywhere.
@@ -124,6 +127,7 @@ impl Route {
         let key = field("key", |value| KeySource::parse(value).map(drop));
         let key_old = field("key_old", |value| KeySource::parse_old(value).map(drop));
         let pins = field("hostkey", |value| parse_pins(value).map(drop));
+        let proxy = field("proxy_protocol", |value| parse_proxy(value).map(drop));
         let hash = field("hash", |value| parse_hash(value).map(drop));
         let maintenance = field("maintenance", check_message);
         let from = field("from", |value| Networks::parse(value).map(drop));
@@ -150,6 +154,7 @@ impl Route {
                 old: key_old.and_then(|key| KeySource::parse_old(&key).ok()),
             },
             pins: pins.map_or_else(Vec::new, |pins| parse_pins(&pins).unwrap_or_default()),
+            proxy_header: proxy.and_then(|proxy| parse_proxy(&proxy).ok()),
             maintenance,
             from: from.and_then(|from| Networks::parse(&from).ok()).unwrap_or_default(),
             max_sessions: sessions.and_then(|sessions| parse_sessions(&sessions).ok()),
@@ -228,6 +233,15 @@ pub fn parse_speed(text: &str) -> Result<u32, String> {
     match text.trim().parse() {
         Ok(speed @ 1..=MAX_SPEED) => Ok(speed),
         _ => Err(format!("\"{}\" is not a number of KiB a second from 1 to {MAX_SPEED}", shown(text))),
+    }
+}
+
+/// Reads whether an upstream gets a PROXY header: `no` or `v2`.
+pub fn parse_proxy(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        "no" => Ok(false),
+        "v2" => Ok(true),
+        _ => Err(format!("\"{}\" is neither no nor v2", shown(text))),
     }
 }
 

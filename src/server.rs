@@ -135,13 +135,15 @@ fn admit(
 ) {
     let limit = world.config.admission.sessions;
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-    let permit = match world.admission.admit(Some(peer.ip()), Instant::now(), fastrand::u32(0..100)) {
+    // Where a balancer's connection comes from is known when its header has been read.
+    let from = Some(peer.ip()).filter(|address| !world.admission.terms().balancers.contains(*address));
+    let permit = match world.admission.admit(from, Instant::now(), fastrand::u32(0..100)) {
         Ok(permit) => permit,
         Err(refusal) => return refusals.refuse(peer, &refusal),
     };
     let prepared = || -> Result<_, String> {
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
-        tune(&stream)?;
+        tune(&stream, world.config.upstream.keepalive)?;
         Control::new()
     };
     let control = match prepared() {

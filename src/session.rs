@@ -24,7 +24,8 @@ use crate::limits::Limits;
 use crate::live::{Live, Who};
 use crate::metrics::labels::{KeyReason, Step};
 use crate::metrics::{Metrics, Seen};
-use crate::relay::{Control, Half, halves, late};
+use crate::origin::{self, Ends};
+use crate::relay::{Control, Half, Patience, halves, late};
 use crate::route::{Host, Route};
 use crate::store::RouteStore;
 use crate::upstream::{Credential, Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial, host};
@@ -86,6 +87,8 @@ struct Told {
     user: Option<String>,
     teller: Option<Arc<Teller>>,
     came: Rc<Cell<Came>>,
+    /// Where the client is, once a balancer has said so.
+    ends: Option<Ends>,
     up: u64,
     down: u64,
 }
@@ -93,7 +96,7 @@ struct Told {
 /// Lives one session and writes its end line.
 pub fn run(world: &Arc<World>, arrival: Arrival) {
     let started = Instant::now();
-    let (id, peer, control) = (arrival.live.id(), arrival.live.peer(), Arc::clone(arrival.live.control()));
+    let (id, socket, control) = (arrival.live.id(), arrival.live.peer(), Arc::clone(arrival.live.control()));
     let mut told = Told::default();
     let seen = Seen::new(&world.metrics);
     let outcome = catch_unwind(AssertUnwindSafe(|| story(world, arrival, (&mut told, &seen, started))));
@@ -103,6 +106,7 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
         Err(_) => own_fault(),
     };
     seen.ended(&fault);
+    let peer = told.ends.map_or(socket, |ends| ends.client);
     tell_fault(world, (id, peer), &fault, Came { late: fault.what == late(), ..told.came.get() });
     let user = told.user.map(|user| format!(" user=\"{}\"", shown(&user))).unwrap_or_default();
     log::info!(
@@ -125,6 +129,13 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
     let Arrival { stream, mut permit, live } = arrival;
     let (id, peer, control) = (live.id(), live.peer(), Arc::clone(live.control()));
     let deadline = started + world.config.limits.login_timeout;
+    let ends = arrive(&permit, (id, peer), &stream, (&control, deadline))?;
+    told.ends = Some(ends);
+    if ends.client != peer {
+        live.located(ends.client);
+        permit.locate(ends.client.ip(), Instant::now()).map_err(not_let_in)?;
+    }
+    let peer = ends.client;
     let max_offered = world.config.downstream.max_offered_keys;
     let (banner, refused) = (world.banner.clone(), tell_refused(world, (id, peer), Rc::clone(&told.came)));
     let terms = Terms { session: id, banner, deadline, control: Arc::clone(&control), max_offered, refused };
@@ -149,9 +160,13 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
 
     let rates = route.as_ref().ok().map(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
+    let patience = Patience { idle: world.config.limits.idle, stall: world.config.limits.stall };
+    let (ours, theirs) = (ours.patient(patience), theirs.patient(patience));
     let ours = ours.limited(rates.as_ref().map(|rates| Arc::clone(&rates.up)));
     let theirs = theirs.limited(rates.as_ref().map(|rates| Arc::clone(&rates.down)));
-    let waiting = Waiting { deadline, control: &control };
+    let announces = |route: &Route| route.proxy_header.unwrap_or(world.config.upstream.proxy_header);
+    let announce = Some(ends).filter(|_| route.as_ref().is_ok_and(announces));
+    let waiting = Waiting { deadline, control: &control, announce };
     let watched = Watched::new(&live, route.as_ref().ok(), &teller);
     thread::scope(|scope| {
         let (user, route, watched, live) = (proven.user(), &route, &watched, &*live);
@@ -166,7 +181,9 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
             };
             let (bytes, upstream) = relay_upstream(world, (live, user), route, waiting, theirs, (watched, since, started));
             drop(done);
-            if let Some(upstream) = upstream {
+            if let Some(upstream) = upstream
+                && waiting.announce.is_none()
+            {
                 world.kept.keep(user, route, upstream, waiting);
             }
             bytes
@@ -181,6 +198,30 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
         });
         opened
     })
+}
+
+/// Where the client is, by its connection or by its balancer's word.
+fn arrive(
+    permit: &Permit,
+    (id, peer): (u64, SocketAddr),
+    stream: &TcpStream,
+    (control, deadline): (&Control, Instant),
+) -> Result<Ends, Fault> {
+    let itself = Ends { client: peer, reached: stream.local_addr().unwrap_or(peer) };
+    if !permit.terms().balancers.contains(peer.ip()) {
+        return Ok(itself);
+    }
+    let read = origin::read(stream, deadline, control);
+    let ends = read.map_err(|reason| not_let_in(permit.refuse(Refusal::ProxyHeader(reason))))?;
+    if let Some(Ends { client, .. }) = ends {
+        log::info!("proxied session={id} peer={client} by={peer}");
+    }
+    Ok(ends.unwrap_or(itself))
+}
+
+/// Somebody is refused who has already a session, but nothing has been said to.
+fn not_let_in(refusal: Refusal) -> Fault {
+    Fault::new(Side::Downstream, Stage::Accept, refusal.to_string())
 }
 
 /// Whose key it is, by the store; every refusal is a line in the log.
@@ -319,7 +360,7 @@ fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, wai
     let host = host(world.store.as_ref(), route)?;
     let trust = Trust::find(route, &host, config)?;
 
-    let kept = world.kept.open(user, route, &trust, config, waiting);
+    let kept = if waiting.announce.is_some() { None } else { world.kept.open(user, route, &trust, config, waiting) };
     let again = if kept.is_some() { " kept=yes" } else { "" };
     let upstream = match kept {
         Some(upstream) => {
@@ -387,7 +428,8 @@ fn trusted<'a>(
 
 /// Counts a fault of the client, if the end of its session proves one; the line is what fail2ban reads.
 fn tell_fault(world: &World, (id, peer): (u64, SocketAddr), fault: &Fault, came: Came) {
-    let Some(class) = blame(fault, came) else { return };
+    let balancer = world.admission.terms().balancers.contains(peer.ip());
+    let Some(class) = blame(fault, came).filter(|_| !balancer) else { return };
     world.metrics.fault(class);
     let sentence = world.admission.penalise(peer.ip(), class, Instant::now());
     let owed = sentence.map_or(0, |sentence| seconds(sentence.owed));

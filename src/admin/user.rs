@@ -18,7 +18,7 @@ use crate::store::{Aim, StoreError, StoredKey};
 use crate::upstream::{Credential, host};
 
 /// The options that are fields of the record: option, field, value, help.
-const OPTIONS: [(&str, &str, &str, &str); 18] = [
+const OPTIONS: [(&str, &str, &str, &str); 19] = [
     ("remote", "remote", "HOST", "Host name or address of the user's sshd; unset = localhost"),
     ("port", "port", "PORT", "Its port; unset = 22"),
     ("user", "user", "NAME", "The login there; unset = SFTPPROXY_CLIENT_USER, else the user's name"),
@@ -33,6 +33,7 @@ const OPTIONS: [(&str, &str, &str, &str); 18] = [
         "FILE",
         "Private key for this upstream, or agent; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR; see upstream-key new",
     ),
+    ("proxy-protocol", "proxy_protocol", "no|v2", "v2: tell the upstream the client's address in a PROXY header"),
     ("hash", "hash", "NAME", "Digest of transfers for the audit: sha256 or blake3; unset = none"),
     ("read-only", "read_only", "YES", "yes: list and read, change nothing"),
     ("upload-only", "upload_only", "YES", "yes: a drop box, new files and directories only"),

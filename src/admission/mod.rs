@@ -291,6 +291,11 @@ impl Permit {
         Ok(())
     }
 
+    /// The terms.
+    pub fn terms(&self) -> &Terms {
+        &self.admission.terms
+    }
+
     /// The connection is refused for a reason that the session has found.
     pub fn refuse(&self, refusal: Refusal) -> Refusal {
         let _ = self.admission.lock().note(Err::<(), _>(refusal.clone()));

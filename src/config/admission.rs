@@ -145,6 +145,8 @@ pub struct Admission {
     pub user_sessions: usize,
     /// What a source is.
     pub blocks: Blocks,
+    /// Balancers, whose connections begin with a PROXY header.
+    pub balancers: Networks,
     /// Nobody from elsewhere is let in; empty = everybody may come.
     pub allow: Networks,
     /// Nobody from there is let in.
@@ -171,6 +173,7 @@ pub(super) fn parse(values: &mut Values<'_>) -> Admission {
         source_startups: values.number("max-source-startups", 0, 100_000) as usize,
         user_sessions: values.number("max-user-sessions", 0, 100_000) as usize,
         blocks: values.parsed("source-blocks", blocks, Blocks::parse).unwrap_or(Blocks { v4: 32, v6: 64 }),
+        balancers: networks(values, "proxy-from"),
         allow: networks(values, "allow-from"),
         deny: networks(values, "deny-from"),
         penalties: values.parsed("penalties", penalties, read).flatten(),

@@ -5,6 +5,7 @@
 //! over, or the session is cut. Only a [`Trusted`] connection takes credentials. The libraries' SFTP code is not used: the channel
 //! carries bytes.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use crate::config::{self, Algorithms, Library};
 use crate::error::{Fault, Side, Stage, shown};
 use crate::identity::PublicKey;
 use crate::leg::{Leg, tune, window};
+use crate::origin::Ends;
 use crate::relay::{Control, late};
 use crate::route::Route;
 use crate::secret::Secret;
@@ -42,6 +44,8 @@ pub struct Waiting<'a> {
     pub deadline: Instant,
     /// The session's control; the upstream's thread is the one that sleeps.
     pub control: &'a Control,
+    /// What the upstream is told of the client before the first byte of SSH. Such a connection is good for one client only.
+    pub announce: Option<Ends>,
 }
 
 /// A connection to the upstream, of which nothing is known.
@@ -117,7 +121,7 @@ impl Wait<'_> {
         mut call: impl FnMut(&mut L) -> Result<Option<T>, String>,
         blocked: impl Fn(&L) -> (RawFd, PollFlags),
     ) -> Result<T, String> {
-        let Waiting { deadline, control } = self.waiting;
+        let Waiting { deadline, control, .. } = self.waiting;
         let until = deadline.min(Instant::now() + self.limit);
         loop {
             if let Some(done) = call(library)? {
@@ -163,9 +167,15 @@ pub fn dial<'a>(host: &str, port: u16, config: &'a config::Upstream, waiting: Wa
 
 impl<'a> Dialed<'a> {
     fn new(stream: TcpStream, config: &'a config::Upstream, waiting: Waiting<'a>) -> Result<Self, String> {
-        tune(&stream)?;
+        tune(&stream, config.keepalive)?;
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
         waiting.control.hold(stream.try_clone().map_err(|error| error.to_string())?);
+        if let Some(ends) = waiting.announce {
+            let header = crate::proxy::header(ends.client, ends.reached);
+            let header = header.ok_or("a PROXY header needs two addresses of one family")?;
+            // A new connection has room for some dozen bytes.
+            (&stream).write_all(&header).map_err(|error| format!("PROXY header: {error}"))?;
+        }
         Ok(Self { stream, waiting, config })
     }
 

@@ -12,7 +12,7 @@ use crate::route::Route;
 pub fn probe(route: &Route, trust: &Trust, sources: &[Source], config: &config::Upstream) -> Result<(), Fault> {
     let control = Control::new().map_err(|what| Fault::new(Side::Router, Stage::Dial, what))?;
     let deadline = Instant::now() + config.connect_timeout + config.exchange_timeout + config.login_timeout;
-    let waiting = Waiting { deadline, control: &control };
+    let waiting = Waiting { deadline, control: &control, announce: None };
     let trusted = dial(&route.remote, route.port, config, waiting)?.trust(trust).map_err(|distrust| distrust.fault)?;
     trusted.log_in(route, sources).map(drop)
 }

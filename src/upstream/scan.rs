@@ -15,7 +15,8 @@ pub fn scan(host: &str, port: u16, config: &config::Upstream) -> Result<Vec<Publ
     let mut keys: Vec<PublicKey> = Vec::new();
     let mut first_reason = None;
     for kind in HOST_KEY_TYPES {
-        let waiting = Waiting { deadline: Instant::now() + config.connect_timeout + config.exchange_timeout, control: &control };
+        let deadline = Instant::now() + config.connect_timeout + config.exchange_timeout;
+        let waiting = Waiting { deadline, control: &control, announce: None };
         // A host that cannot be reached is not asked five times.
         let dialed = dial(host, port, config, waiting).map_err(|fault| fault.what)?;
         match dialed.exchange(signatures_of(kind).collect::<Vec<_>>().join(",")).map(|unchecked| unchecked.shown.host_key) {

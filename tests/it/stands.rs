@@ -1,0 +1,113 @@
+//! Sessions that stand still, and what a machine has room for: limits that are off unless somebody sets them, and one that is always there.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::world::process::{LIMIT, Process, descendants, run, signal, until};
+use crate::world::tree::big_file;
+use crate::world::{Setup, USER, World};
+
+fn world(settings: &[(&str, &str)]) -> World {
+    World::with(Setup { settings, ..Setup::default() })
+}
+
+/// Sends a signal to what sshd has started for its sessions.
+fn signal_upstream(world: &World, number: Signal) {
+    descendants(world.sshd.process.pid()).into_iter().for_each(|pid| signal(pid, number));
+}
+
+#[test]
+fn a_session_without_a_request_ends_and_one_that_asks_or_waits_for_an_answer_does_not() {
+    let world = world(&[("IDLE_TIMEOUT", "3")]);
+    let mut busy = world.proxied(USER).session();
+    busy.ask("pwd", "Remote working directory");
+    let mut idle = world.proxied(USER).session();
+    idle.ask("pwd", "Remote working directory");
+    let since = Instant::now();
+    let asks = std::cell::Cell::new(0);
+    let ended = until(LIMIT, || {
+        if since.elapsed() > Duration::from_secs(asks.get()) {
+            asks.set(asks.get() + 1);
+            busy.say("ls -l");
+        }
+        world.router.lines().iter().any(|line| line.contains("end session="))
+    });
+    assert!(ended && since.elapsed() >= Duration::from_secs(2), "after {:?}", since.elapsed());
+    let end = world.router.wait_for_line("end session=2 ");
+    assert!(end.contains("side=downstream stage=\"relay\" reason=\"no request for 3 s (SFTPPROXY_IDLE_TIMEOUT)\""), "{end}");
+    assert!(idle.was_cut());
+    // An answer that takes longer is waited for.
+    signal_upstream(&world, Signal::SIGSTOP);
+    busy.say("mkdir late");
+    let since = Instant::now();
+    assert!(!until(Duration::from_secs(5), || world.router.lines().iter().any(|line| line.contains("end session=1 "))));
+    signal_upstream(&world, Signal::SIGCONT);
+    busy.ask("pwd", "Remote working directory");
+    assert!(since.elapsed() >= Duration::from_secs(5));
+    assert_eq!(busy.end(), 0);
+}
+
+#[test]
+fn a_transfer_that_stands_still_ends_whichever_side_it_is() {
+    let world = world(&[("STALL_TIMEOUT", "2")]);
+    big_file(&world.client().join("there"), 1 << 30);
+    big_file(&world.sshd.files.join("back"), 1 << 30);
+    let begun = |file: &std::path::Path| {
+        assert!(until(LIMIT, || std::fs::metadata(file).is_ok_and(|meta| meta.len() > 4 << 20)), "no transfer");
+    };
+    let mut get = world.proxied(USER).session();
+    get.say("get back");
+    begun(&world.client().join("back"));
+    get.signal(Signal::SIGSTOP);
+    let end = world.router.wait_for_line("end session=1 ");
+    assert!(
+        end.contains("side=downstream stage=\"relay\" reason=\"the client takes no bytes for 2 s (SFTPPROXY_STALL_TIMEOUT)\""),
+        "{end}"
+    );
+    get.signal(Signal::SIGKILL);
+
+    let mut put = world.proxied(USER).session();
+    put.say("put there");
+    begun(&world.sshd.files.join("there"));
+    signal_upstream(&world, Signal::SIGSTOP);
+    let end = world.router.wait_for_line("end session=2 ");
+    assert!(
+        end.contains("side=upstream stage=\"relay\" reason=\"the upstream ") && end.contains("for 2 s (SFTPPROXY_STALL"),
+        "{end}"
+    );
+    signal_upstream(&world, Signal::SIGCONT);
+    put.signal(Signal::SIGKILL);
+    // Whoever only rests is not meant.
+    let mut rests = world.proxied(USER).session();
+    rests.ask("pwd", "Remote working directory");
+    assert!(!until(Duration::from_secs(4), || world.router.lines().iter().any(|line| line.contains("end session=3 "))));
+    assert_eq!(rests.end(), 0);
+}
+
+#[test]
+fn more_sessions_than_the_machine_has_room_for_are_refused_by_check_config_and_lowered_by_serve() {
+    let world = world(&[]);
+    let limited = |arguments: &str| {
+        let program = format!("ulimit -n 500; exec {} {arguments}", env!("CARGO_BIN_EXE_sftpproxy"));
+        let mut command = Command::new("bash");
+        command.env_clear().envs(world.router.environment().iter().cloned()).args(["-c", &program]);
+        command
+    };
+    let said = "SFTPPROXY_MAX_SESSIONS = 1000: 62 sessions fit here; for more raise the limit of open files";
+    let output = run(&mut limited("check-config"));
+    assert!(output.code == 2 && output.stderr.contains(said), "{output:?}");
+    assert_eq!(run(&mut limited("--max-sessions 62 check-config")).code, 0);
+    let lowered = Process::start(&mut limited("serve"));
+    lowered.wait_for(&format!("{said}*until then it is 62"), 1, LIMIT).unwrap();
+    let listening = lowered.wait_for("listening on ", 1, LIMIT).unwrap().remove(0);
+    let address = listening.split("listening on ").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    drop(std::net::TcpStream::connect(address).unwrap());
+    lowered.wait_for("accept session=1 *sessions=1/62", 1, LIMIT).unwrap();
+    // Enough is enough: the soft limit is raised no further than it must be.
+    let files = std::fs::read_to_string(format!("/proc/{}/limits", world.router.pid())).unwrap();
+    let soft =
+        files.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().nth(3).unwrap().to_owned();
+    assert!(soft.parse::<u64>().unwrap() >= 6128, "{soft}");
+}
