@@ -302,7 +302,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-proxy-protocol --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --idle-timeout --stall-timeout --keepalive --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --proxy-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -428,6 +428,10 @@ _sftpproxy() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --upstream-proxy-protocol)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --upstream-ciphers)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -453,6 +457,18 @@ _sftpproxy() {
                     return 0
                     ;;
                 --drain-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stall-timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --keepalive)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -485,6 +501,10 @@ _sftpproxy() {
                     return 0
                     ;;
                 --deny-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy-from)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1814,7 +1834,7 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__user__subcmd__add)
-            opts="-y -h --key --remote --port --user --home --from --max-sessions --upload-limit --download-limit --upstream-key --hash --read-only --upload-only --root --rules --allow --deny --max-file-size --extensions --host-key --scan-host-key --update --yes --help"
+            opts="-y -h --key --remote --port --user --home --from --max-sessions --upload-limit --download-limit --upstream-key --proxy-protocol --hash --read-only --upload-only --root --rules --allow --deny --max-file-size --extensions --host-key --scan-host-key --update --yes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1857,6 +1877,10 @@ _sftpproxy() {
                     return 0
                     ;;
                 --upstream-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy-protocol)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
