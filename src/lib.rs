@@ -58,6 +58,7 @@ pub mod pipe;
 pub mod downstream;
 pub mod upstream;
 
+pub mod login;
 pub mod session;
 
 pub mod bans;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::admission::{Admission, Came, Permit, Refusal, blame, seconds};
 use crate::audit::Audit;
 use crate::config::Config;
-use crate::downstream::{Accepted, Downstream, Judge, Refused, Terms, Verdict};
+use crate::downstream::{Accepted, Downstream, Judge, Refused, Terms};
 use crate::error::{Fault, Side, Stage, shown};
 use crate::event::{Kind, Subject, What};
 use crate::explain::explain;
@@ -22,6 +22,7 @@ use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::limits::Limits;
 use crate::live::{Live, Who};
+use crate::login;
 use crate::metrics::labels::{KeyReason, Step};
 use crate::metrics::{Metrics, Seen};
 use crate::origin::{self, Ends};
@@ -40,12 +41,6 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// What the store may take for all keys of a client without being a reason why the login is late.
 const SLOW: Duration = Duration::from_secs(1);
-
-/// Why a key is refused that the store knows as somebody else's.
-const ANOTHER_USERS: &str = "the key is another user's";
-
-/// And one that it does not know.
-const NOBODYS: &str = "nobody has this key";
 
 /// What all sessions share.
 pub struct World {
@@ -229,38 +224,24 @@ fn judge(world: Arc<World>, came: Rc<Cell<Came>>) -> Judge {
     let mut asked = Duration::ZERO;
     Box::new(move |offered: &Offered| {
         let start = Instant::now();
-        let owner = world.store.owner(&offered.key);
+        let verdict = login::judge(&*world.store, offered);
         asked += start.elapsed();
         came.set(Came { slow: asked > SLOW, ..came.get() });
-        match owner {
-            Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
-            Ok(Some(_)) => Verdict::Refused(ANOTHER_USERS.into()),
-            Ok(None) => Verdict::Refused(NOBODYS.into()),
-            Err(error) => Verdict::Unknown(error.0),
-        }
+        verdict
     })
 }
 
 fn key_reason(reason: &str) -> KeyReason {
     match reason {
-        ANOTHER_USERS => KeyReason::AnotherUsers,
-        NOBODYS => KeyReason::Unknown,
+        login::ANOTHER_USERS => KeyReason::AnotherUsers,
+        login::NOBODYS => KeyReason::Unknown,
         _ => KeyReason::Unusable,
     }
 }
 
 /// Finds the route of a user who has proven a key.
 fn find(world: &World, proven: &Proven) -> Result<Route, Fault> {
-    let fault = |what| Fault::new(Side::Store, Stage::Find, what);
-    if let Some(message) = world.store.maintenance().map_err(|error| fault(error.0))? {
-        return Err(maintenance(&message));
-    }
-    let record = world.store.record(proven.user()).map_err(|error| fault(error.0))?;
-    let record = record.ok_or_else(|| fault("the user has no record; add one with: sftpproxy user add".into()))?;
-    let route = Route::parse(proven.user(), &record, &world.config.defaults);
-    let route = route.map_err(|reasons| fault(format!("bad record: {reasons}")))?;
-    route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;
-    Ok(route)
+    login::find(&*world.store, proven.user(), &world.config.defaults)
 }
 
 /// Whether the user may come from there, and have one session more.
@@ -269,17 +250,9 @@ fn let_in(permit: &mut Permit, proven: &Proven, from: IpAddr, route: Route) -> R
         let fault = Fault::new(Side::Router, Stage::Find, refusal.to_string());
         Fault { told: refusal.told(), ..fault }
     };
-    if !route.from.is_empty() && !route.from.contains(from) {
-        return Err(refused(permit.refuse(Refusal::UserFrom)));
-    }
+    login::comes_from(&route, from).map_err(|refusal| refused(permit.refuse(refusal)))?;
     permit.count_user(proven.user(), route.max_sessions).map_err(refused)?;
     Ok(route)
-}
-
-/// Nobody is let in, or this user is not, as the operator wants it.
-fn maintenance(message: &str) -> Fault {
-    let what = format!("maintenance: {message}");
-    Fault::new(Side::Router, Stage::Find, shown(&what)).told(what)
 }
 
 /// Lets changed limits reach the sessions that run. An error is the lack of a thread.
@@ -417,7 +390,7 @@ fn trusted<'a>(
             world.quarantine.end(store, &address, (trusted.host_key(), user.as_str()), trust);
             Ok(trusted)
         }
-        Err(Distrust { fault, changed }) => {
+        Err(Distrust { fault, changed, .. }) => {
             if let Some(key) = changed {
                 world.quarantine.begin(store, &address, (&key, user.as_str()), trust);
             }

@@ -1,0 +1,54 @@
+//! What a login asks of the store: whose key it is, where the user goes, and whether from there. Which host key is trusted there says
+//! [`crate::upstream::Trust::find`].
+//!
+//! `session` asks it for a client, and `explain` for an operator who wants to know what a client would meet: the answers are the same
+//! because the functions are. Nothing here talks to a client or to an upstream, and nothing is logged.
+
+use std::net::IpAddr;
+
+use crate::admission::Refusal;
+use crate::downstream::Verdict;
+use crate::error::{Fault, Side, Stage, shown};
+use crate::identity::{Offered, UserName};
+use crate::route::{Defaults, Route};
+use crate::store::RouteStore;
+
+/// Why a key is refused that the store knows as somebody else's.
+pub const ANOTHER_USERS: &str = "the key is another user's";
+
+/// And one that it does not know.
+pub const NOBODYS: &str = "nobody has this key";
+
+/// Whose key it is, by the store.
+pub fn judge(store: &dyn RouteStore, offered: &Offered) -> Verdict {
+    match store.owner(&offered.key) {
+        Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
+        Ok(Some(_)) => Verdict::Refused(ANOTHER_USERS.into()),
+        Ok(None) => Verdict::Refused(NOBODYS.into()),
+        Err(error) => Verdict::Unknown(error.0),
+    }
+}
+
+/// Finds the route of a user; that the user has proven a key is the caller's to know.
+pub fn find(store: &dyn RouteStore, user: &UserName, defaults: &Defaults) -> Result<Route, Fault> {
+    let fault = |what| Fault::new(Side::Store, Stage::Find, what);
+    if let Some(message) = store.maintenance().map_err(|error| fault(error.0))? {
+        return Err(maintenance(&message));
+    }
+    let record = store.record(user).map_err(|error| fault(error.0))?;
+    let record = record.ok_or_else(|| fault("the user has no record; add one with: sftpproxy user add".into()))?;
+    let route = Route::parse(user, &record, defaults).map_err(|reasons| fault(format!("bad record: {reasons}")))?;
+    route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;
+    Ok(route)
+}
+
+/// Whether the user may come from this address, by the record.
+pub fn comes_from(route: &Route, from: IpAddr) -> Result<(), Refusal> {
+    if route.from.is_empty() || route.from.contains(from) { Ok(()) } else { Err(Refusal::UserFrom) }
+}
+
+/// Nobody is let in, or this user is not, as the operator wants it.
+fn maintenance(message: &str) -> Fault {
+    let what = format!("maintenance: {message}");
+    Fault::new(Side::Router, Stage::Find, shown(&what)).told(what)
+}
