@@ -14,7 +14,7 @@ use nix::poll::PollFlags;
 
 use crate::error::{Fault, Side, Stage, shown};
 use crate::ffi::{AuthRequest, Bind, ServerSession};
-use crate::identity::{Offered, Proven, UserName};
+use crate::identity::{Negotiated, Offered, Proven, UserName};
 use crate::leg::{Leg, Taken, Wants, window};
 use crate::pipe::Pipe;
 use crate::relay::{Control, late};
@@ -244,6 +244,11 @@ impl Downstream {
     /// The cipher from the client and the one towards it.
     pub fn ciphers(&self) -> (String, String) {
         self.session.ciphers()
+    }
+
+    /// What the key exchange with the client has agreed on.
+    pub fn negotiated(&self) -> Negotiated {
+        self.session.negotiated(true)
     }
 
     /// Waits until the client has opened its channel and asked for sftp on it.

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
 use crate::error::{Side, Stage};
+use crate::identity::Negotiated;
 use crate::sftp::OpenFlags;
 
 mod json;
@@ -320,7 +321,15 @@ pub enum What {
         version: &'static str,
     },
     /// [`Kind::Login`].
-    Login {},
+    Login {
+        /// The type of the key that was proven.
+        key_type: String,
+        /// Its size in bits, of RSA that of the modulus.
+        key_bits: usize,
+        /// What the key exchange with the client has agreed on; the cipher and the MAC are those of the client's packets.
+        #[serde(flatten)]
+        negotiated: Negotiated,
+    },
     /// [`Kind::Refused`].
     Refused {
         /// Why, as in the log.
@@ -401,7 +410,7 @@ impl What {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Start { .. } => Kind::Start,
-            Self::Login {} => Kind::Login,
+            Self::Login { .. } => Kind::Login,
             Self::Refused { .. } => Kind::Refused,
             Self::Open { .. } => Kind::Open,
             Self::Operation { .. } => Kind::Operation,

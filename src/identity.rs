@@ -124,6 +124,27 @@ impl PublicKey {
         &self.kind
     }
 
+    /// The key's size in bits, of RSA that of the modulus; 0 of a type whose size is not known here.
+    pub fn bits(&self) -> usize {
+        match self.kind.as_str() {
+            "ssh-ed25519" | "sk-ssh-ed25519@openssh.com" | "ecdsa-sha2-nistp256" | "sk-ecdsa-sha2-nistp256@openssh.com" => 256,
+            "ecdsa-sha2-nistp384" => 384,
+            "ecdsa-sha2-nistp521" => 521,
+            "ssh-rsa" => self.modulus_bits().unwrap_or_default(),
+            _ => 0,
+        }
+    }
+
+    fn modulus_bits(&self) -> Result<usize, crate::wire::WireError> {
+        let mut reader = Reader::new(&self.blob);
+        reader.string("key type")?;
+        reader.string("exponent")?;
+        let modulus = reader.string("modulus")?;
+        let first = modulus.iter().position(|&byte| byte != 0).unwrap_or(modulus.len());
+        let zeros = modulus.get(first).map_or(0, |byte| byte.leading_zeros() as usize);
+        Ok((modulus.len() - first) * 8 - zeros)
+    }
+
     /// The blob.
     pub fn blob(&self) -> &[u8] {
         &self.blob
@@ -189,6 +210,24 @@ fn exactly(reader: &mut Reader<'_>, field: &'static str, length: usize) -> Resul
     match reader.string(field) {
         Ok(bytes) if bytes.len() == length => Ok(()),
         _ => Err(format!("not a public key: field \"{field}\" must have {length} bytes")),
+    }
+}
+
+/// What the key exchange of a connection has agreed on (RFC 4253 section 7.1), by the names of the algorithms.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Negotiated {
+    /// Key exchange method.
+    pub kex: String,
+    /// Cipher of the packets from the client's side to the server's.
+    pub cipher: String,
+    /// MAC of these packets; of a cipher that needs none, what the library says instead.
+    pub mac: String,
+}
+
+impl Negotiated {
+    /// Whether a recorded connection stays secret when there are quantum computers: the key exchange has ML-KEM or sntrup761 in it.
+    pub fn is_post_quantum(&self) -> bool {
+        ["mlkem", "sntrup"].iter().any(|name| self.kex.starts_with(name))
     }
 }
 

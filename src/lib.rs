@@ -12,9 +12,10 @@ pub mod answerer;
 pub mod rate;
 
 pub mod error;
+pub mod identity;
+
 pub mod event;
 pub mod hash;
-pub mod identity;
 pub mod known_hosts;
 pub mod network;
 pub mod proxy;

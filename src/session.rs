@@ -149,7 +149,11 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
     live.proven(Who { user: subject.user.clone(), key: subject.key.clone(), software: subject.software.clone() });
     let teller = Arc::new(Teller::new(world.audit.clone(), subject, Arc::clone(seen)));
     told.teller = Some(Arc::clone(&teller));
-    teller.send(What::Login {});
+    teller.send(What::Login {
+        key_type: proven.key().kind().to_owned(),
+        key_bits: proven.key().bits(),
+        negotiated: downstream.negotiated(),
+    });
     let route = find(world, &proven).and_then(|route| let_in(&mut permit, &proven, peer.ip(), route));
     let route = route.inspect_err(|fault| control.end(fault.clone()));
 

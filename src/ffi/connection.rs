@@ -15,6 +15,7 @@ use std::time::Duration;
 use libssh_rs::sys;
 
 use super::{c_string, check, last_error, text};
+use crate::identity::Negotiated;
 
 /// Received bytes that a channel may hold before its window was opened wide: twice what libssh opens by itself (2 MiB). libssh 0.10
 /// takes whatever a peer sends beyond the window, as far as the memory goes.
@@ -196,6 +197,20 @@ impl Connection {
     pub fn ciphers(&self) -> (String, String) {
         // SAFETY: the session is live; the strings are static.
         unsafe { (text(sys::ssh_get_cipher_in(self.session)), text(sys::ssh_get_cipher_out(self.session))) }
+    }
+
+    /// What the key exchange has agreed on; cipher and MAC are those of the packets that come in, or of those that go out.
+    pub fn negotiated(&self, incoming: bool) -> Negotiated {
+        let session = self.session;
+        // SAFETY: the session is live; the strings are static.
+        unsafe {
+            let (cipher, mac) = if incoming {
+                (sys::ssh_get_cipher_in(session), sys::ssh_get_hmac_in(session))
+            } else {
+                (sys::ssh_get_cipher_out(session), sys::ssh_get_hmac_out(session))
+            };
+            Negotiated { kex: text(sys::ssh_get_kex_algo(session)), cipher: text(cipher), mac: text(mac) }
+        }
     }
 
     /// Bytes that can be read from the channel.

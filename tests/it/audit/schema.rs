@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::Value;
 use sftpproxy::error::{Side, Stage};
 use sftpproxy::event::{Event, Hash, Kind, MAX_RANGES, Outcome, Paths, Subject, Transfer, What};
+use sftpproxy::identity::Negotiated;
 use sftpproxy::sftp::OpenFlags;
 
 use super::subject;
@@ -28,6 +29,9 @@ fn transfer() -> Transfer {
 /// One of each kind, in the order of AUDIT.md.
 fn examples() -> Vec<What> {
     let hash = Some(Hash::Sha256([0x5a; 32]));
+    let [kex, cipher, mac] =
+        ["sntrup761x25519-sha512@openssh.com", "chacha20-poly1305@openssh.com", "aead-poly1305"].map(String::from);
+    let negotiated = Negotiated { kex, cipher, mac };
     let denied = What::Denied {
         operation: "rename".into(),
         paths: Some(Paths { path: b"/out/a".to_vec(), to: Some(b"/out/b".to_vec()) }),
@@ -37,7 +41,7 @@ fn examples() -> Vec<What> {
     vec![
         What::Start { version: "0.1.0" },
         What::Refused { reason: "nobody has this key".into() },
-        What::Login {},
+        What::Login { key_type: "ssh-ed25519".into(), key_bits: 256, negotiated },
         What::Open { login: "root".into(), host_key: "ssh-ed25519 SHA256:cY3hMk/T7k8z1VdYgCEDECtIhmSFUP7npqRZVp6Grf0".into() },
         What::Operation {
             operation: "open".into(),
@@ -79,7 +83,7 @@ fn examples() -> Vec<What> {
 
 fn written(seq: u64, what: What) -> String {
     let of_router = matches!(what, What::Start { .. } | What::Dropped { .. } | What::Stop {});
-    let known = !matches!(what, What::Login {} | What::Refused { .. });
+    let known = !matches!(what, What::Login { .. } | What::Refused { .. });
     let subject =
         (!of_router).then(|| Subject { upstream: subject().upstream.clone().filter(|_| known), ..(*subject()).clone() }.into());
     Event { at: UNIX_EPOCH + AT, subject, what }.line("c1d4a6b2e8f03957", seq)
