@@ -1,5 +1,5 @@
 //! What a login asks of the store: whose key it is, where the user goes, and whether from there. Which host key is trusted there says
-//! [`crate::upstream::Trust::find`].
+//! [`crate::upstream::Trust::find`], and with which key the router logs in [`crate::upstream::Credential::find`].
 //!
 //! `session` asks it for a client, and `explain` for an operator who wants to know what a client would meet: the answers are the same
 //! because the functions are. Nothing here talks to a client or to an upstream, and nothing is logged.
@@ -7,9 +7,10 @@
 use std::net::IpAddr;
 
 use crate::admission::Refusal;
+use crate::config;
 use crate::downstream::Verdict;
 use crate::error::{Fault, Side, Stage, shown};
-use crate::identity::{Offered, UserName};
+use crate::identity::{Offered, PublicKey, UserName};
 use crate::route::{Defaults, Route};
 use crate::store::RouteStore;
 
@@ -27,6 +28,25 @@ pub fn judge(store: &dyn RouteStore, offered: &Offered) -> Verdict {
         Ok(None) => Verdict::Refused(NOBODYS.into()),
         Err(error) => Verdict::Unknown(error.0),
     }
+}
+
+/// Whether a user's key may be offered at all: libssh, which is set up with the same settings, refuses others without asking [`judge`].
+pub fn accepts(key: &PublicKey, config: &config::Downstream) -> Result<(), String> {
+    let signatures = match key.kind() {
+        "ssh-rsa" => &["rsa-sha2-512", "rsa-sha2-256", "ssh-rsa"],
+        kind => &[kind][..],
+    };
+    if !config.pubkey_algorithms.split(',').any(|accepted| signatures.contains(&accepted)) {
+        return Err(format!("signatures of {} keys are not accepted (SFTPPROXY_PUBKEY_ALGORITHMS)", key.kind()));
+    }
+    let least = usize::try_from(config.rsa_min_bits).unwrap_or_default();
+    if key.kind() == "ssh-rsa" && key.bits() < least {
+        return Err(format!(
+            "an RSA key of {} bits is refused, at least {least} are wanted (SFTPPROXY_RSA_MIN_SIZE)",
+            key.bits()
+        ));
+    }
+    Ok(())
 }
 
 /// Finds the route of a user; that the user has proven a key is the caller's to know.

@@ -41,6 +41,12 @@ impl Pin {
         }
     }
 
+    /// The pin for people: the fingerprint, and before it the type where the pin tells it.
+    pub fn shown(&self) -> String {
+        let kind = self.kind().map(|kind| format!("{kind} ")).unwrap_or_default();
+        format!("{kind}{}", self.fingerprint())
+    }
+
     /// The shortest pin of a key that tells its type.
     pub fn of(key: &PublicKey) -> Self {
         match HOST_KEY_TYPES.into_iter().find(|kind| *kind == key.kind()) {

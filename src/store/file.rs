@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use self::table::Table;
-use super::{Aim, RouteStore, Shelf, StoreError, StoredKey};
+use super::{Aim, Asked, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::route::Record;
@@ -160,6 +160,18 @@ impl RouteStore for FileStore {
 
     fn check(&self) -> Result<(), StoreError> {
         self.state().fault.clone().map_or(Ok(()), |fault| Err(StoreError(fault)))
+    }
+
+    fn place(&self, asked: Asked<'_>) -> String {
+        let path = self.path.display();
+        match asked {
+            Asked::Owner(key) => format!("{path}: keys with {}", key.base64()),
+            Asked::Record(user) => format!("{path}: [users.{}]", toml_edit::Key::new(user.as_str())),
+            Asked::Maintenance => format!("{path}: maintenance"),
+            Asked::Bans => format!("{path}: [bans]"),
+            Asked::Entry(Shelf::Hosts, address) => format!("{path}: [hosts.{}]", toml_edit::Key::new(address)),
+            Asked::Entry(Shelf::Quarantine, address) => format!("quarantine of {address}"),
+        }
     }
 
     fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError> {

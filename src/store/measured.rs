@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::{Aim, RouteStore, Shelf, StoreError, StoredKey};
+use super::{Aim, Asked, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::metrics::Metrics;
@@ -40,6 +40,10 @@ impl RouteStore for Measured {
 
     fn check(&self) -> Result<(), StoreError> {
         self.ask(Call::Check, |store| store.check())
+    }
+
+    fn place(&self, asked: Asked<'_>) -> String {
+        self.store.place(asked)
     }
 
     fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError> {

@@ -16,6 +16,7 @@ use crate::route::Record;
 
 pub mod file;
 pub mod measured;
+pub mod noted;
 pub mod redis;
 
 /// Why a store could not answer: one line for the operator, without secrets.
@@ -71,6 +72,21 @@ pub enum Shelf {
     Quarantine,
 }
 
+/// What a login asks a store for.
+#[derive(Debug, Clone, Copy)]
+pub enum Asked<'a> {
+    /// Whose key this is.
+    Owner(&'a PublicKey),
+    /// A user's record.
+    Record(&'a UserName),
+    /// Why nobody is let in.
+    Maintenance,
+    /// Which networks are refused.
+    Bans,
+    /// An upstream's entry.
+    Entry(Shelf, &'a str),
+}
+
 /// Routes, to read at each login and to change by the commands of `admin`.
 pub trait RouteStore: Send + Sync {
     /// What the store is, for the log: kind and address, without secrets.
@@ -78,6 +94,9 @@ pub trait RouteStore: Send + Sync {
 
     /// Asks the store whether it can answer at all.
     fn check(&self) -> Result<(), StoreError>;
+
+    /// Where the answer stands in the store, so that an operator can look it up there.
+    fn place(&self, asked: Asked<'_>) -> String;
 
     /// The name of the user whose key this is.
     fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError>;

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use redis::{Connection, Pipeline, RedisResult, cmd};
 
 use self::link::Links;
-use super::{Aim, RouteStore, Shelf, StoreError, StoredKey};
+use super::{Aim, Asked, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::{Ban, MAX_BANS};
 use crate::config;
 use crate::error::{shown, shown_bytes};
@@ -143,6 +143,16 @@ impl RouteStore for RedisStore {
     fn check(&self) -> Result<(), StoreError> {
         // Not PING: what has to work is reading our entries, also for an ACL user who may do nothing else.
         self.links.ask(|connection| cmd("GETRANGE").arg(self.key_entry("")).arg(0).arg(0).exec(connection))
+    }
+
+    fn place(&self, asked: Asked<'_>) -> String {
+        match asked {
+            Asked::Owner(key) => self.key_entry(&key.base64()),
+            Asked::Record(user) => self.user_entry(user),
+            Asked::Maintenance => self.maintenance_entry(),
+            Asked::Bans => self.bans_entry(),
+            Asked::Entry(shelf, address) => self.shelf_entry(shelf, address),
+        }
     }
 
     fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError> {

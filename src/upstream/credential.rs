@@ -65,6 +65,14 @@ impl Source {
             }
         }
     }
+
+    /// The same of what a login could use: a key in the store is opened for it.
+    pub fn usable(&self, config: &config::Upstream) -> Result<Vec<String>, String> {
+        if let Self::Sealed(..) = self {
+            self.read(config)?;
+        }
+        self.public_lines(config)
+    }
 }
 
 /// Who says with which key.

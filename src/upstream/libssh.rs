@@ -8,7 +8,7 @@ use nix::poll::PollFlags;
 use super::{Link, Wait};
 use crate::config::{Algorithms, HOST_KEY_ALGORITHMS, KEX, MACS, PUBKEY_ALGORITHMS};
 use crate::ffi::{self, Answer, ClientOptions, ClientSession, PrivateKey};
-use crate::identity::PublicKey;
+use crate::identity::{Negotiated, PublicKey};
 use crate::leg::{Leg, Taken, Wants};
 use crate::pipe::Pipe;
 use crate::secret::Secret;
@@ -72,6 +72,10 @@ impl Link for Libssh {
     fn exchange(&mut self, wait: Wait<'_>) -> Result<PublicKey, String> {
         self.until(wait, |session| Ok(session.connect()?.then_some(())))?;
         self.0.host_key()
+    }
+
+    fn negotiated(&self) -> Negotiated {
+        self.0.negotiated(false)
     }
 
     fn log_in(&mut self, login: &str, key: &Secret, wait: Wait<'_>) -> Result<(), String> {

@@ -14,13 +14,14 @@ use nix::poll::PollFlags;
 
 use crate::config::{self, Algorithms, Library};
 use crate::error::{Fault, Side, Stage, shown};
-use crate::identity::PublicKey;
+use crate::identity::{Negotiated, PublicKey};
 use crate::leg::{Leg, tune, window};
 use crate::origin::Ends;
 use crate::relay::{Control, late};
 use crate::route::Route;
 use crate::secret::Secret;
 
+mod ask;
 mod credential;
 mod kept;
 mod libssh;
@@ -30,6 +31,7 @@ mod quarantine;
 mod scan;
 mod trust;
 
+pub use ask::{Asking, Greeting, No};
 pub use credential::{Chosen, Credential, Source, has_master, master};
 pub use kept::Kept;
 pub use probe::probe;
@@ -87,6 +89,9 @@ trait Link: Send {
     /// Exchanges identification lines and keys and returns the host key that was shown and proven.
     fn exchange(&mut self, wait: Wait<'_>) -> Result<PublicKey, String>;
 
+    /// What the exchange has agreed on.
+    fn negotiated(&self) -> Negotiated;
+
     /// Logs in with a private key in PEM or OpenSSH format.
     fn log_in(&mut self, login: &str, key: &Secret, wait: Wait<'_>) -> Result<(), String>;
 
@@ -140,13 +145,23 @@ impl Wait<'_> {
     }
 }
 
+/// The addresses of a host, at least one. It takes as long as the system's resolver takes.
+pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Fault> {
+    let fault = |what| Fault::new(Side::Upstream, Stage::Dial, what);
+    let found = (host, port).to_socket_addrs();
+    let found = found.map_err(|error| fault(format!("the name \"{}\" cannot be resolved: {error}", shown(host))))?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    if addresses.is_empty() { Err(fault(format!("the name \"{}\" has no address", shown(host)))) } else { Ok(addresses) }
+}
+
 /// Connects to the first of the host's addresses that accepts.
 pub fn dial<'a>(host: &str, port: u16, config: &'a config::Upstream, waiting: Waiting<'a>) -> Result<Dialed<'a>, Fault> {
+    connect(&resolve(host, port)?, config, waiting)
+}
+
+/// Connects to the first of these addresses that accepts.
+pub fn connect<'a>(addresses: &[SocketAddr], config: &'a config::Upstream, waiting: Waiting<'a>) -> Result<Dialed<'a>, Fault> {
     let fault = |what| Fault::new(Side::Upstream, Stage::Dial, what);
-    let addresses: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| fault(format!("the name \"{}\" cannot be resolved: {error}", shown(host))))?
-        .collect();
     let mut reasons = Vec::new();
     for address in addresses {
         let left = waiting.deadline.saturating_duration_since(Instant::now()).min(config.connect_timeout);
@@ -154,13 +169,10 @@ pub fn dial<'a>(host: &str, port: u16, config: &'a config::Upstream, waiting: Wa
             reasons.push(late());
             break;
         }
-        match TcpStream::connect_timeout(&address, left) {
+        match TcpStream::connect_timeout(address, left) {
             Ok(stream) => return Dialed::new(stream, config, waiting).map_err(fault),
             Err(error) => reasons.push(format!("{address}: {error}")),
         }
-    }
-    if reasons.is_empty() {
-        reasons.push(format!("the name \"{}\" has no address", shown(host)));
     }
     Err(fault(reasons.join("; ")))
 }
@@ -200,7 +212,7 @@ impl<'a> Dialed<'a> {
         let peer = self.stream.peer_addr();
         let mut unchecked = self.exchange(trust.algorithms(&[], &config.algorithms.host_keys))?;
         let Err(mistrust) = trust.check(&unchecked.shown.host_key) else { return Ok(unchecked) };
-        let first = unchecked.shown.host_key.clone();
+        let first = Box::new((unchecked.shown.host_key.clone(), unchecked.negotiated()));
         let mut seen: Vec<String> = Vec::new();
         while let Ok(peer) = peer {
             let kind = unchecked.shown.host_key.kind().to_owned();
@@ -226,10 +238,10 @@ impl<'a> Dialed<'a> {
         }
         let fault = Fault::new(Side::Upstream, Stage::Trust, mistrust.reason);
         if !mistrust.changed {
-            return Err(fault.into());
+            return Err(Distrust { fault, shown: Some(first), changed: None });
         }
         let told = "your server shows another identity than the one that is approved for it, nothing was sent to it; please tell your administrator";
-        Err(Distrust { fault: fault.told(told.to_owned()), changed: Some(first) })
+        Err(Distrust { fault: fault.told(told.to_owned()), changed: Some(first.0.clone()), shown: Some(first) })
     }
 }
 
@@ -237,13 +249,15 @@ impl<'a> Dialed<'a> {
 pub struct Distrust {
     /// For the end line.
     pub fault: Fault,
-    /// The host key that was shown in the place of an approved one: the upstream is quarantined.
+    /// The host key that was shown first, and what was negotiated then; `None` = keys were not exchanged.
+    pub shown: Option<Box<(PublicKey, Negotiated)>>,
+    /// The same key, where it was shown in the place of an approved one: the upstream is quarantined.
     pub changed: Option<PublicKey>,
 }
 
 impl From<Fault> for Distrust {
     fn from(fault: Fault) -> Self {
-        Self { fault, changed: None }
+        Self { fault, shown: None, changed: None }
     }
 }
 
@@ -269,6 +283,11 @@ impl<'a> Trusted<'a> {
     /// The host key that was approved.
     pub fn host_key(&self) -> &PublicKey {
         &self.shown.host_key
+    }
+
+    /// What both sides have agreed on.
+    pub fn negotiated(&self) -> Negotiated {
+        self.link.negotiated()
     }
 
     /// Logs in with the first of these keys that is accepted.

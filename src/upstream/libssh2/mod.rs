@@ -9,7 +9,7 @@ use ssh2::{BlockDirections, ErrorCode, MethodType, Session};
 use super::{Link, Wait};
 use crate::config::Algorithms;
 use crate::error::shown;
-use crate::identity::PublicKey;
+use crate::identity::{Negotiated, PublicKey};
 use crate::secret::Secret;
 
 mod channel;
@@ -95,6 +95,11 @@ impl Link for Libssh2 {
         self.until(wait, Session::handshake)?;
         let (blob, _) = self.session.host_key().ok_or("the upstream shows no host key")?;
         PublicKey::from_blob(blob).map_err(|reason| format!("host key: {reason}"))
+    }
+
+    fn negotiated(&self) -> Negotiated {
+        let agreed = |method| self.session.methods(method).map(shown).unwrap_or_default();
+        Negotiated { kex: agreed(MethodType::Kex), cipher: agreed(MethodType::CryptCs), mac: agreed(MethodType::MacCs) }
     }
 
     fn log_in(&mut self, login: &str, key: &Secret, wait: Wait<'_>) -> Result<(), String> {
