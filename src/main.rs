@@ -78,11 +78,13 @@ fn main() -> ExitCode {
                     defaults: &config.defaults,
                     upstream: &config.upstream,
                     port: config.port,
+                    config: &config,
                 };
                 let (mut out, mut err, mut input) = (io::stdout().lock(), io::stderr().lock(), io::stdin().lock());
                 // Who is asked must also be able to see the question.
                 let interactive = io::stdin().is_terminal() && io::stderr().is_terminal();
-                let mut console = admin::Console { out: &mut out, err: &mut err, input: &mut input, interactive };
+                let colour = anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never;
+                let mut console = admin::Console { out: &mut out, err: &mut err, input: &mut input, interactive, colour };
                 admin::run(name, matches, &context, &mut console).into()
             }
             Err(reason) => failed(&reason),

@@ -22,6 +22,12 @@ _sftpproxy() {
             sftpproxy,check-config)
                 cmd="sftpproxy__subcmd__check__subcmd__config"
                 ;;
+            sftpproxy,doctor)
+                cmd="sftpproxy__subcmd__doctor"
+                ;;
+            sftpproxy,explain)
+                cmd="sftpproxy__subcmd__explain"
+                ;;
             sftpproxy,help)
                 cmd="sftpproxy__subcmd__help"
                 ;;
@@ -33,6 +39,9 @@ _sftpproxy() {
                 ;;
             sftpproxy,maintenance)
                 cmd="sftpproxy__subcmd__maintenance"
+                ;;
+            sftpproxy,report)
+                cmd="sftpproxy__subcmd__report"
                 ;;
             sftpproxy,serve)
                 cmd="sftpproxy__subcmd__serve"
@@ -73,6 +82,12 @@ _sftpproxy() {
             sftpproxy__subcmd__help,check-config)
                 cmd="sftpproxy__subcmd__help__subcmd__check__subcmd__config"
                 ;;
+            sftpproxy__subcmd__help,doctor)
+                cmd="sftpproxy__subcmd__help__subcmd__doctor"
+                ;;
+            sftpproxy__subcmd__help,explain)
+                cmd="sftpproxy__subcmd__help__subcmd__explain"
+                ;;
             sftpproxy__subcmd__help,help)
                 cmd="sftpproxy__subcmd__help__subcmd__help"
                 ;;
@@ -84,6 +99,9 @@ _sftpproxy() {
                 ;;
             sftpproxy__subcmd__help,maintenance)
                 cmd="sftpproxy__subcmd__help__subcmd__maintenance"
+                ;;
+            sftpproxy__subcmd__help,report)
+                cmd="sftpproxy__subcmd__help__subcmd__report"
                 ;;
             sftpproxy__subcmd__help,serve)
                 cmd="sftpproxy__subcmd__help__subcmd__serve"
@@ -132,6 +150,9 @@ _sftpproxy() {
                 ;;
             sftpproxy__subcmd__help__subcmd__maintenance,show)
                 cmd="sftpproxy__subcmd__help__subcmd__maintenance__subcmd__show"
+                ;;
+            sftpproxy__subcmd__help__subcmd__report,algorithms)
+                cmd="sftpproxy__subcmd__help__subcmd__report__subcmd__algorithms"
                 ;;
             sftpproxy__subcmd__help__subcmd__upstream__subcmd__key,list)
                 cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key__subcmd__list"
@@ -235,6 +256,18 @@ _sftpproxy() {
             sftpproxy__subcmd__maintenance__subcmd__help,show)
                 cmd="sftpproxy__subcmd__maintenance__subcmd__help__subcmd__show"
                 ;;
+            sftpproxy__subcmd__report,algorithms)
+                cmd="sftpproxy__subcmd__report__subcmd__algorithms"
+                ;;
+            sftpproxy__subcmd__report,help)
+                cmd="sftpproxy__subcmd__report__subcmd__help"
+                ;;
+            sftpproxy__subcmd__report__subcmd__help,algorithms)
+                cmd="sftpproxy__subcmd__report__subcmd__help__subcmd__algorithms"
+                ;;
+            sftpproxy__subcmd__report__subcmd__help,help)
+                cmd="sftpproxy__subcmd__report__subcmd__help__subcmd__help"
+                ;;
             sftpproxy__subcmd__upstream__subcmd__key,help)
                 cmd="sftpproxy__subcmd__upstream__subcmd__key__subcmd__help"
                 ;;
@@ -302,7 +335,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-proxy-protocol --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --idle-timeout --stall-timeout --keepalive --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --proxy-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-proxy-protocol --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --idle-timeout --stall-timeout --keepalive --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --proxy-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --help --version serve check-config user key host-key upstream-key ban maintenance explain doctor report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -775,8 +808,64 @@ _sftpproxy() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        sftpproxy__subcmd__doctor)
+            opts="-h --write --parallel --per-address --timeout --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --parallel)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__explain)
+            opts="-h --user --key --fingerprint --from --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --fingerprint)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         sftpproxy__subcmd__help)
-            opts="serve check-config user key host-key upstream-key ban maintenance help"
+            opts="serve check-config user key host-key upstream-key ban maintenance explain doctor report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -846,6 +935,34 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__help__subcmd__check__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__doctor)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__explain)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1042,6 +1159,34 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__help__subcmd__maintenance__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__report)
+            opts="algorithms"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__report__subcmd__algorithms)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1620,6 +1765,80 @@ _sftpproxy() {
         sftpproxy__subcmd__maintenance__subcmd__show)
             opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__report)
+            opts="-h --help algorithms help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__report__subcmd__algorithms)
+            opts="-h --since --from-store --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__report__subcmd__help)
+            opts="algorithms help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__report__subcmd__help__subcmd__algorithms)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__report__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

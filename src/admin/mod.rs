@@ -1,4 +1,5 @@
-//! The commands of the administrator: `user`, `key`, `host-key`, `upstream-key`, `ban`, `maintenance`. The same over either store.
+//! The commands of the administrator: `user`, `key`, `host-key`, `upstream-key`, `ban`, `maintenance`, `explain`, `doctor`, `report`. The
+//! same over either store.
 //!
 //! A command checks everything it is given before it writes anything, tells all faults at once, shows what it removes before it does,
 //! and prints: results on standard output, complaints on standard error. It logs nothing. Exit codes: [`Outcome`].
@@ -8,17 +9,20 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config;
+use crate::config::{self, Config};
 use crate::identity::UserName;
 use crate::route::Defaults;
 use crate::store::{RouteStore, StoreError};
 
 mod ban;
+mod doctor;
+mod explain;
 mod host_key;
 mod key;
 mod key_lines;
 mod maintenance;
 mod print;
+mod report;
 mod upstream_key;
 mod user;
 
@@ -32,6 +36,8 @@ pub struct Context<'a> {
     pub upstream: &'a config::Upstream,
     /// Where clients connect, for the line that says how.
     pub port: u16,
+    /// All settings, for who explains what they mean for a login.
+    pub config: &'a Config,
 }
 
 /// Who runs a command: the program's standard streams, or a test's.
@@ -44,6 +50,8 @@ pub struct Console<'a> {
     pub input: &'a mut dyn BufRead,
     /// Whether somebody sits there who can be asked.
     pub interactive: bool,
+    /// Whether results may have colours.
+    pub colour: bool,
 }
 
 /// How a command ended.
@@ -55,6 +63,8 @@ pub enum Outcome {
     Failed,
     /// What was asked for is wrong or was not confirmed; nothing was written: exit code 2.
     Refused,
+    /// Done, and the answer is no: a login would be refused, a route does not work. Exit code 3.
+    Negative,
 }
 
 impl From<Outcome> for ExitCode {
@@ -63,6 +73,7 @@ impl From<Outcome> for ExitCode {
             Outcome::Done => 0,
             Outcome::Failed => 1,
             Outcome::Refused => 2,
+            Outcome::Negative => 3,
         })
     }
 }
@@ -71,6 +82,8 @@ impl From<Outcome> for ExitCode {
 enum Trouble {
     Failed(String),
     Refused(Vec<String>),
+    /// Everything was said already, and it is not good.
+    Negative,
 }
 
 impl From<StoreError> for Trouble {
@@ -102,6 +115,9 @@ pub fn commands() -> Vec<Command> {
             .subcommands(upstream_key::commands()),
         group("ban", "Refuse connections from networks, and let them in again").subcommands(ban::commands()),
         group("maintenance", "Let nobody in, or not one user, and tell them why").subcommands(maintenance::commands()),
+        explain::command(),
+        doctor::command(),
+        group("report", "Say what users and their clients still use").subcommands(report::commands()),
     ]
 }
 
@@ -130,16 +146,22 @@ pub fn run(name: &str, matches: &ArgMatches, context: &Context<'_>, console: &mu
         ("maintenance", "on") => maintenance::on(matches, context, console),
         ("maintenance", "off") => maintenance::off(matches, context, console),
         ("maintenance", "show") => maintenance::show(matches, context, console),
+        ("doctor", _) => doctor::run(matches, context, console),
+        ("report", "algorithms") => report::algorithms(matches, context, console),
+        ("explain", _) => explain::run(matches, context, console),
         _ => Err(refused(format!("there is no command {name} {verb}"))),
     };
-    let (outcome, reasons) = match done.and_then(|()| Ok(console.out.flush()?)) {
+    let flushed = console.out.flush();
+    let (outcome, reasons) = match done.and_then(|()| Ok(flushed?)) {
         Ok(()) => (Outcome::Done, Vec::new()),
         Err(Trouble::Failed(reason)) => (Outcome::Failed, vec![reason]),
         Err(Trouble::Refused(reasons)) => (Outcome::Refused, reasons),
+        Err(Trouble::Negative) => (Outcome::Negative, Vec::new()),
     };
+    let command = format!("{name} {verb}");
     for reason in reasons {
         // Nobody is left to tell when this fails.
-        let _ = writeln!(console.err, "sftpproxy {name} {verb}: {reason}");
+        let _ = writeln!(console.err, "sftpproxy {}: {reason}", command.trim_end());
     }
     outcome
 }

@@ -2,26 +2,86 @@
 
 use std::io::{self, Write};
 
+use anstyle::{AnsiColor, Effects};
 use serde_json::{Map, Value, json};
 
+use super::Console;
 use crate::error::shown;
 use crate::identity::{PublicKey, UserName};
 use crate::route::{FIELDS, Record};
 use crate::sealed::shown_field;
 use crate::store::StoredKey;
 
+/// How something stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// As it should be.
+    Good,
+    /// Neither good nor bad.
+    Note,
+    /// It works, and may not always.
+    Warning,
+    /// It does not work.
+    Bad,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl State {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Good => "ok",
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Bad => "BAD",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The word in a column of seven, in its colour if there are colours.
+    pub fn painted(self, colour: bool) -> String {
+        let word = format!("{:7}", self.word());
+        let style = match self {
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Note => return word,
+            Self::Warning => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default() | Effects::BOLD,
+            Self::Unknown => AnsiColor::Magenta.on_default(),
+        };
+        if colour { format!("{style}{word}{style:#}") } else { word }
+    }
+}
+
 /// Prints rows in columns under a heading.
 pub fn table(out: &mut dyn Write, heading: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let width = |column: usize| {
-        rows.iter().map(|row| row[column].chars().count()).chain([heading[column].len()]).max().unwrap_or_default()
-    };
-    let widths: Vec<_> = (0..heading.len()).map(width).collect();
     let heading: Vec<_> = heading.iter().map(|name| (*name).to_owned()).collect();
+    let widths = widths(&heading, rows.iter());
     for row in std::iter::once(&heading).chain(rows) {
-        let line: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
+        writeln!(out, "{}", line(row, &widths))?;
     }
     Ok(())
+}
+
+/// The same, and in front of each row how it stands.
+pub fn states(console: &mut Console<'_>, heading: &[&str], rows: &[(State, Vec<String>)]) -> io::Result<()> {
+    let heading: Vec<_> = heading.iter().map(|name| (*name).to_owned()).collect();
+    let widths = widths(&heading, rows.iter().map(|(_, row)| row));
+    writeln!(console.out, "STATE    {}", line(&heading, &widths))?;
+    for (state, row) in rows {
+        writeln!(console.out, "{}  {}", state.painted(console.colour), line(row, &widths))?;
+    }
+    Ok(())
+}
+
+fn widths<'a>(heading: &[String], rows: impl Iterator<Item = &'a Vec<String>> + Clone) -> Vec<usize> {
+    let width = |column: usize| rows.clone().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    heading.iter().enumerate().map(|(column, name)| width(column).max(name.len())).collect()
+}
+
+fn line(row: &[String], widths: &[usize]) -> String {
+    let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+    cells.join("  ").trim_end().to_owned()
 }
 
 /// Prints a value as indented JSON.

@@ -70,9 +70,9 @@ impl Site<'_> {
         let matches = matches.unwrap();
         let (group, matches) = matches.subcommand().unwrap();
         let defaults = Defaults { login: None, home: Some("/home".into()) };
-        let context = Context { store: self.store, defaults: &defaults, upstream: &config.upstream, port: 5022 };
+        let context = Context { store: self.store, defaults: &defaults, upstream: &config.upstream, port: 5022, config: &config };
         let (mut out, mut err, mut input) = (Vec::new(), Vec::new(), input.as_bytes());
-        let mut console = Console { out: &mut out, err: &mut err, input: &mut input, interactive };
+        let mut console = Console { out: &mut out, err: &mut err, input: &mut input, interactive, colour: false };
         let outcome = admin::run(group, matches, &context, &mut console);
         Ran { outcome, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
     }
