@@ -3,10 +3,12 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sftpproxy::ledger::Ledger;
+use sftpproxy::ledger::{Event, Ledger};
+use sftpproxy::metrics::{Metrics, Seen, Tally};
 use sftpproxy::policy::Policy;
+use sftpproxy::stream::Heard;
 use sftpproxy::stream::replies::Replies;
 use sftpproxy::stream::requests::{Books, Requests};
 use sftpproxy::wire::put_string;
@@ -26,14 +28,26 @@ fn packet(kind: u8, id: usize, fields: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Sends as many pairs as a buffer of requests has room for, again and again.
-fn measure(what: &str, policy: Option<&str>, pair: impl Fn(usize) -> (Vec<u8>, Vec<u8>)) {
+fn measure(what: &str, (policy, counted): (Option<&str>, bool), pair: impl Fn(usize) -> (Vec<u8>, Vec<u8>)) {
     let policy = policy.and_then(|rules| Policy::parse(|name| (name == "rules").then_some(rules)).unwrap()).map(Arc::new);
     let mut requests = policy.clone().map_or_else(|| Requests::new(None), |policy| Requests::judged(None, policy));
-    let (mut replies, mut ledger, now) = (Replies::new(policy), Ledger::default(), Instant::now());
+    let (mut replies, mut ledger, now) = (Replies::new(policy), Ledger::default().telling_answers(counted), Instant::now());
+    let seen = Seen::new(&Metrics::new(Duration::ZERO, counted, 0));
     let open = packet(3, 1, &[&framed(b"/file"), &3_u32.to_be_bytes(), &[0; 4]]);
     let mut pass = |up: &mut Vec<u8>, down: &mut Vec<u8>| {
-        requests.pass(up, Some(Books { ledger: &mut ledger, now }), &mut |heard| drop(black_box(heard))).unwrap();
-        replies.pass(down, Books { ledger: &mut ledger, now }, &mut |heard| drop(black_box(heard))).unwrap();
+        for is_up in [true, false] {
+            let mut tally = Tally::new(&seen);
+            let mut told = |heard: Heard<'_>| match heard {
+                Heard::Event(Event::Answered { kind, outcome, time }) => tally.answered(kind, outcome, time),
+                heard => drop(black_box(heard)),
+            };
+            let books = Books { ledger: &mut ledger, now };
+            if is_up {
+                requests.pass(up, Some(books), &mut told).unwrap();
+            } else {
+                replies.pass(down, books, &mut told).unwrap();
+            }
+        }
     };
     pass(&mut framed(&[1, 0, 0, 0, 3]), &mut framed(&[2, 0, 0, 0, 3]));
     pass(&mut open.clone(), &mut packet(102, 1, &[&framed(b"hndl")]));
@@ -67,7 +81,9 @@ fn main() {
     let status = |id| packet(101, id, &[&0_u32.to_be_bytes(), &framed(b"Success"), &framed(b"")]);
     let offset = |id: usize| (id as u64 * 32 * 1024).to_be_bytes();
     let handle = framed(b"hndl");
-    for (name, policy) in [("ledger", None), ("ledger and policy", Some("/=all; /other=read"))] {
+    let rules = Some("/=all; /other=read");
+    for (name, policy) in [("ledger", (None, false)), ("ledger and metrics", (None, true)), ("ledger and policy", (rules, false))]
+    {
         measure(&format!("WRITE of 32 KiB, {name}"), policy, |id| {
             (packet(6, id, &[&handle, &offset(id), &framed(&content)]), status(id))
         });

@@ -41,6 +41,7 @@ have() {
         python3-matplotlib) /usr/bin/python3 -c 'import matplotlib' 2>/dev/null ;;
         dpkg-dev) command -v dpkg-shlibdeps >/dev/null ;;
         haproxy) [ -x /usr/sbin/haproxy ] ;;
+        chromium-driver) command -v chromedriver >/dev/null ;;
         fail2ban) command -v fail2ban-regex >/dev/null ;;
         proftpd-core) [ -x /usr/sbin/proftpd ] ;;
         proftpd-mod-crypto) [ -e /usr/lib/proftpd/mod_sftp.so ] ;;

@@ -181,7 +181,7 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     sftpproxy::session::watch_limits(&world)?;
     sftpproxy::bans::watch(&world)?;
     if let Some(monitor) = monitor {
-        monitor.start(&world)?;
+        monitor.start(&world, shutdown.registry())?;
     }
     for listener in &listeners {
         let address = listener.local_addr().map_err(|error| error.to_string())?;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::error::{Fault, Side, Stage};
 use crate::leg::tune;
 use crate::live::Live;
+use crate::metrics::recent;
 use crate::registry::Registry;
 use crate::relay::Control;
 use crate::session::{self, Arrival, STACK, World};
@@ -111,7 +112,8 @@ pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shu
                     if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Err(error) => {
                     world.metrics.out_of_resources();
-                    refusals.log("nobody", "error", &format!("accept: {error}; raise the limit of open files (LimitNOFILE)"));
+                    let reason = format!("accept: {error}; raise the limit of open files (LimitNOFILE)");
+                    refusals.log("nobody", "error", &reason);
                     pause(&shutdown.event);
                 }
             }
@@ -139,7 +141,7 @@ fn admit(
     let from = Some(peer.ip()).filter(|address| !world.admission.terms().balancers.contains(*address));
     let permit = match world.admission.admit(from, Instant::now(), fastrand::u32(0..100)) {
         Ok(permit) => permit,
-        Err(refusal) => return refusals.refuse(peer, &refusal),
+        Err(refusal) => return refusals.refuse(world, peer, &refusal),
     };
     let prepared = || -> Result<_, String> {
         stream.set_nonblocking(true).map_err(|error| error.to_string())?;
@@ -150,7 +152,8 @@ fn admit(
         Ok(control) => control,
         Err(reason) => {
             world.metrics.out_of_resources();
-            return refusals.log(&peer.to_string(), "error", &reason);
+            refusals.log(&peer.to_string(), "error", &reason);
+            return;
         }
     };
     world.metrics.connected();
@@ -200,16 +203,21 @@ struct Refusals {
 }
 
 impl Refusals {
-    fn refuse(&mut self, peer: SocketAddr, refusal: &Refusal) {
-        self.log(&peer.to_string(), refusal.name(), &refusal.to_string());
+    fn refuse(&mut self, world: &World, peer: SocketAddr, refusal: &Refusal) {
+        if self.log(&peer.to_string(), refusal.name(), &refusal.to_string()) {
+            let from = peer.ip().to_string();
+            world.metrics.recent.refused(recent::Kind::Connection, ("", &from), &refusal.to_string(), Instant::now());
+        }
     }
 
-    fn log(&mut self, peer: &str, why: &str, reason: &str) {
+    /// Whether it was said.
+    fn log(&mut self, peer: &str, why: &str, reason: &str) -> bool {
         if self.last.is_some_and(|last| last.elapsed() < Duration::from_secs(1)) {
             self.unsaid += 1;
-            return;
+            return false;
         }
         log::warn!("refuse peer={peer} why={why} reason=\"{reason}\" unsaid={}", std::mem::take(&mut self.unsaid));
         self.last = Some(Instant::now());
+        true
     }
 }

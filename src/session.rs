@@ -24,7 +24,7 @@ use crate::limits::Limits;
 use crate::live::{Live, Who};
 use crate::login;
 use crate::metrics::labels::{KeyReason, Step};
-use crate::metrics::{Metrics, Seen};
+use crate::metrics::{Metrics, Seen, recent};
 use crate::origin::{self, Ends};
 use crate::relay::{Control, Half, Patience, halves, late};
 use crate::route::{Host, Route};
@@ -102,6 +102,11 @@ pub fn run(world: &Arc<World>, arrival: Arrival) {
     };
     seen.ended(&fault);
     let peer = told.ends.map_or(socket, |ends| ends.client);
+    if !seen.is_open() {
+        let (user, from) = (told.user.as_deref().unwrap_or_default(), peer.ip().to_string());
+        let kind = if user.is_empty() { recent::Kind::Client } else { recent::Kind::Login };
+        world.metrics.recent.refused(kind, (user, &from), &fault.what, Instant::now());
+    }
     tell_fault(world, (id, peer), &fault, Came { late: fault.what == late(), ..told.came.get() });
     let user = told.user.map(|user| format!(" user=\"{}\"", shown(&user))).unwrap_or_default();
     log::info!(
@@ -306,6 +311,9 @@ fn relay_upstream(
     let mut upstream = match open_upstream(world, (live.id(), user), route, waiting) {
         Ok(upstream) => upstream,
         Err(fault) => {
+            if fault.side == Side::Upstream {
+                world.metrics.recent.upstream(&route.address(), Some(&fault.what), Instant::now());
+            }
             waiting.control.end(fault.clone());
             tell(watched, &fault, (live, waiting), half);
             return (0, None);
@@ -314,6 +322,7 @@ fn relay_upstream(
     live.opened(route.address(), route.login.clone());
     tell_opened(watched.teller(), route, &upstream);
     watched.teller().seen().opened(accepted.elapsed());
+    world.metrics.recent.upstream(&route.address(), None, Instant::now());
     waiting.control.open();
     let bytes = half.run(upstream.leg(), &mut watched.replies(Some(proven)), &|| None);
     (bytes, Some(upstream))
@@ -419,6 +428,8 @@ fn tell_refused(world: &Arc<World>, (id, peer): (u64, SocketAddr), came: Rc<Cell
     let (audit, metrics) = (world.audit.clone(), Arc::clone(&world.metrics));
     Box::new(move |Refused { user, key, software, reason }| {
         metrics.key_refused(key_reason(&reason));
+        let from = peer.ip().to_string();
+        metrics.recent.refused(recent::Kind::Key, (&user, &from), &shown(&reason), Instant::now());
         came.set(Came { refused: came.get().refused + 1, ..came.get() });
         if audit.wants(Kind::Refused) {
             let subject = Subject { session: id, user, client: peer, key, software, upstream: None };

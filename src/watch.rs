@@ -204,6 +204,12 @@ impl<'a> Watched<'a> {
     fn tell_finished(&self, finished: Finished) {
         if finished.refused {
             self.log_refused(&finished);
+            let reason = format!("{} {}: {}", finished.kind.short(), shown_bytes(&finished.path), shown_bytes(&finished.message));
+            self.teller.seen.refused(
+                (&self.teller.first.user, &self.teller.first.client.ip().to_string()),
+                &reason,
+                finished.asked,
+            );
         }
         if !self.teller.wants(if finished.refused { Kind::Denied } else { Kind::Operation }) {
             return;

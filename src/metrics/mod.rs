@@ -1,4 +1,4 @@
-//! What the router counts, and the text of it that Prometheus reads. METRICS.md is the table of it.
+//! What the router counts, and the text of it that Prometheus reads. METRICS.md is the table of it. [`recent`] beside it is for the page.
 //!
 //! Pure: no I/O, no clock, no log. Labels have fixed values ([`labels`]); only per-user series, which an operator asks for, have a name in
 //! them, of a user who has proven a key, and no more than so many. Counting is an addition to an atomic, once a buffer or once an operation.
@@ -17,6 +17,7 @@ use crate::error::Side;
 
 pub mod family;
 pub mod labels;
+pub mod recent;
 mod seen;
 mod users;
 
@@ -24,6 +25,7 @@ pub use seen::{Seen, Tally};
 
 use family::{About, Family, Numbers, Times};
 use labels::{Call, Class, Direction, EndedBy, KeyReason, Label, Login, Place, Reason, State, Step, Whole};
+use recent::Recent;
 use users::Users;
 
 /// What the text is, for who gets it over HTTP.
@@ -63,6 +65,8 @@ pub struct Metrics {
     audit: Numbers,
     users: Users,
     read: bool,
+    /// What has just happened, for who looks at it.
+    pub recent: Recent,
 }
 
 impl Metrics {
@@ -132,6 +136,7 @@ impl Metrics {
             audit: counters("sftpproxy_audit_dropped", "Audit events that were lost", &[Place::label()]),
             users: Users::new(users),
             read,
+            recent: Recent::default(),
         };
         this.started.set(&[], started.as_secs());
         Arc::new(this)

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Metrics;
 use super::labels::{self, Answered, Class, Direction, Reason, State, Whole};
+use super::recent::Kind;
 use super::users::User;
 use crate::error::Fault;
-use crate::sftp::Kind;
+use crate::sftp;
 
 /// One session. It counts as open until it is dropped; both of its threads share it.
 #[derive(Debug)]
@@ -48,9 +49,19 @@ impl Seen {
         }
     }
 
+    /// Whether it has an upstream.
+    pub fn is_open(&self) -> bool {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// An operation of this user was refused by the router.
+    pub fn refused(&self, (user, from): (&str, &str), reason: &str, at: Instant) {
+        self.metrics.recent.refused(Kind::Operation, (user, from), reason, at);
+    }
+
     /// The session has ended so.
     pub fn ended(&self, fault: &Fault) {
-        if self.opened.load(Ordering::Relaxed) {
+        if self.is_open() {
             self.metrics.session_ended(fault.side);
         } else {
             self.metrics.login_failed(Reason::of(fault));
@@ -119,7 +130,7 @@ impl<'a> Tally<'a> {
     }
 
     /// A request was answered; `kind` is `None` of a type that nobody knows, `time` that from the request to the upstream's answer.
-    pub fn answered(&mut self, kind: Option<&'static Kind>, outcome: Answered, time: Option<Duration>) {
+    pub fn answered(&mut self, kind: Option<&'static sftp::Kind>, outcome: Answered, time: Option<Duration>) {
         let timed = time.map(|time| (Class::of(kind), self.seen.metrics.answers.bucket(time)));
         let run = Some(Run { operation: labels::operation(kind), outcome, timed });
         if self.run != run {

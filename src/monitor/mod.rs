@@ -1,4 +1,4 @@
-//! Metrics and health over HTTP, for who watches the router. Read-only.
+//! Metrics, health and a page for people over HTTP, for who watches the router. Read-only.
 //!
 //! A few threads, each with one connection at a time and a time limit for it, hold no session up and cannot be made more: connections
 //! beyond them wait with the kernel, which keeps no more than its queue. Whoever is not on this machine must show a token. What is counted is
@@ -14,12 +14,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::monitor as config;
 use crate::metrics::CONTENT_TYPE;
+use crate::registry::Registry;
 use crate::secret::Secret;
 use crate::session::World;
 
 mod request;
+mod state;
 
 use request::{Answer, Request};
+use state::Throughput;
 
 /// Connections that are answered at the same time.
 const THREADS: usize = 4;
@@ -36,6 +39,14 @@ const FRESH: Duration = Duration::from_secs(1);
 /// How long a thread waits after accept(2) failed, for want of descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// The page, whole: nothing else is asked for, neither here nor elsewhere.
+const PAGE: [(&str, &str, &str); 4] = [
+    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
+    ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
+    ("/page.js", "text/javascript; charset=utf-8", include_str!("page/page.js")),
+    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+];
+
 /// Where it listens, and for whom.
 pub struct Monitor {
     listener: TcpListener,
@@ -47,6 +58,8 @@ struct Desk {
     listener: TcpListener,
     token: Option<Secret>,
     world: Arc<World>,
+    registry: Arc<Registry>,
+    throughput: Throughput,
     /// When the store was asked last, and whether it answered.
     store: Mutex<Option<(Instant, bool)>>,
 }
@@ -60,16 +73,25 @@ impl Monitor {
     }
 
     /// Starts the threads, which serve until the program ends. An error is the lack of a thread.
-    pub fn start(self, world: &Arc<World>) -> Result<(), String> {
+    pub fn start(self, world: &Arc<World>, registry: &Arc<Registry>) -> Result<(), String> {
         let Self { listener, token } = self;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let desk = Arc::new(Desk { listener, token, world: Arc::clone(world), store: Mutex::new(None) });
+        let (world, registry, throughput) = (Arc::clone(world), Arc::clone(registry), Throughput::new(Instant::now()));
+        let desk = Arc::new(Desk { listener, token, world, registry, throughput, store: Mutex::new(None) });
+        let noting = Arc::clone(&desk);
+        let made = thread::Builder::new().name("throughput".into()).stack_size(STACK).spawn(move || {
+            loop {
+                thread::sleep(state::STEP);
+                noting.throughput.note(noting.world.metrics.bytes(), Instant::now());
+            }
+        });
+        made.map_err(|error| format!("no thread: {error}"))?;
         for number in 0..THREADS {
             let desk = Arc::clone(&desk);
             let made = thread::Builder::new().name(format!("monitor-{number}")).stack_size(STACK).spawn(move || desk.run());
             made.map_err(|error| format!("no thread: {error}"))?;
         }
-        log::info!("metrics at http://{address}/metrics");
+        log::info!("metrics at http://{address}/metrics, a page at http://{address}/");
         Ok(())
     }
 }
@@ -110,7 +132,14 @@ impl Desk {
             "/metrics" => {
                 Answer::ok(CONTENT_TYPE, self.world.metrics.text(&self.world.admission.figures(), self.world.quarantine.count()))
             }
-            _ => Answer::text((404, "Not Found"), "there are /metrics, /healthz and /readyz"),
+            "/state.json" => {
+                let state = state::json(&self.world, &self.registry, &self.throughput, self.store_answers());
+                Answer::ok("application/json", state)
+            }
+            path => match PAGE.iter().find(|(known, ..)| *known == path) {
+                Some((_, kind, text)) => Answer::ok(kind, *text),
+                None => Answer::text((404, "Not Found"), "there are /, /metrics, /healthz and /readyz"),
+            },
         }
     }
 
@@ -130,19 +159,23 @@ impl Desk {
         if self.world.metrics.is_draining() {
             return Answer::text((503, "Service Unavailable"), "draining");
         }
-        let mut asked = self.store.lock().unwrap_or_else(PoisonError::into_inner);
-        let answered = match *asked {
-            Some((at, answered)) if at.elapsed() < FRESH => answered,
-            _ => {
-                let answered = self.world.store.check().is_ok();
-                *asked = Some((Instant::now(), answered));
-                answered
-            }
-        };
-        if answered {
-            Answer::ok("text/plain; charset=utf-8", "ready\n")
+        if self.store_answers() {
+            Answer::text((200, "OK"), "ready")
         } else {
             Answer::text((503, "Service Unavailable"), "the store does not answer")
         }
+    }
+
+    /// Whether the store answers, asked now or a moment ago.
+    fn store_answers(&self) -> bool {
+        let mut asked = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, answered)) = *asked
+            && at.elapsed() < FRESH
+        {
+            return answered;
+        }
+        let answered = self.world.store.check().is_ok();
+        *asked = Some((Instant::now(), answered));
+        answered
     }
 }

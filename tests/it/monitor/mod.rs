@@ -1,5 +1,7 @@
 //! Metrics and health over HTTP: what is counted is what happened, whoever may not see it does not, and nobody can hold it up.
 
+mod browser;
+mod page;
 mod schema;
 
 use std::collections::BTreeMap;
