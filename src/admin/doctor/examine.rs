@@ -2,7 +2,7 @@
 //! removed. The stages are a session's own ([`upstream`]), within one time limit.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +13,7 @@ use crate::admin::print::State;
 use crate::config;
 use crate::error::{Fault, shown, shown_bytes};
 use crate::identity::{Negotiated, PublicKey};
+use crate::origin::Ends;
 use crate::policy::Act;
 use crate::relay::Control;
 use crate::route::Route;
@@ -27,6 +28,9 @@ use crate::wire::{put_string, put_u32};
 
 /// What the file of the write probe holds.
 const CONTENT: &[u8] = b"sftpproxy doctor --write made this file and removes it\n";
+
+/// Whom an upstream that wants a PROXY header is told of: nobody but this machine asks.
+const ITSELF: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 22);
 
 /// How routes are examined.
 pub struct Terms<'a> {
@@ -156,7 +160,9 @@ pub fn examine(route: &Route, terms: &Terms<'_>) -> Found {
         Ok(control) => control,
         Err(reason) => return Found::no_route(reason),
     };
-    let waiting = Waiting { deadline: Instant::now() + terms.limit, control: &control, announce: None };
+    let announces = route.proxy_header.unwrap_or(terms.config.proxy_header);
+    let announce = announces.then_some(Ends { client: ITSELF, reached: ITSELF });
+    let waiting = Waiting { deadline: Instant::now() + terms.limit, control: &control, announce };
     if let Ok(mut asking) = reach(route, terms, waiting, &mut found) {
         let _ = ask(route, terms, &mut asking, &mut found);
     }

@@ -117,10 +117,8 @@ fn cases(context: &Context<'_>, named: &[UserName]) -> Result<(Vec<Case>, Vec<Ro
 
 /// What is asked of a route: two that are alike in this are answered alike.
 fn likeness(route: &Route) -> String {
-    format!(
-        "{:?}",
-        (&route.remote, route.port, &route.login, &route.keys.now, &route.keys.old, &route.pins, &route.home, &route.policy)
-    )
+    let Route { remote, port, login, keys, pins, home, policy, proxy_header, .. } = route;
+    format!("{:?}", (remote, port, login, &keys.now, &keys.old, pins, home, policy, proxy_header))
 }
 
 /// Examines every route; the progress is seen by who sits there.
