@@ -21,6 +21,7 @@ mod doctor;
 mod documents;
 mod explain;
 mod faults;
+mod first_ten_minutes;
 mod home;
 mod install;
 mod limits;
