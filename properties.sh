@@ -319,3 +319,19 @@ export SFTPPROXY_HOOK_ATTEMPTS='8'
 # Calls of the hook at the same time; 1 = one after the other, in order.
 # Value: NUMBER
 export SFTPPROXY_HOOK_PARALLEL='4'
+
+# Unix socket for the commands sessions and top; empty = control.sock in $RUNTIME_DIRECTORY, else in the state directory; none = no socket.
+# FILE
+export SFTPPROXY_CONTROL_SOCKET=''
+
+# Mode of the control socket: who may see and end sessions.
+# 0600|0660
+export SFTPPROXY_CONTROL_MODE='0600'
+
+# Name of this router among those at the same Redis; empty = host name and process id.
+# NAME
+export SFTPPROXY_NODE=''
+
+# How often sessions are written to Redis for other nodes' commands; 0 = not at all.
+# SECONDS
+export SFTPPROXY_NODE_INTERVAL='3'

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 pub mod admission;
 pub mod audit;
+pub mod control;
 pub mod monitor;
 
 use crate::error::shown;
@@ -274,6 +275,20 @@ pub const SETTINGS: &[Setting] = &[
         "How often the hook is called for an event that it does not take, after 1, 2, 4 … 60 seconds.",
     ),
     setting("hook-parallel", "4", "NUMBER", "Calls of the hook at the same time; 1 = one after the other, in order."),
+    setting(
+        "control-socket",
+        "",
+        "FILE",
+        "Unix socket for the commands sessions and top; empty = control.sock in $RUNTIME_DIRECTORY, else in the state directory; none = no socket.",
+    ),
+    setting("control-mode", "0600", "0600|0660", "Mode of the control socket: who may see and end sessions."),
+    setting("node", "", "NAME", "Name of this router among those at the same Redis; empty = host name and process id."),
+    setting(
+        "node-interval",
+        "3",
+        "SECONDS",
+        "How often sessions are written to Redis for other nodes' commands; 0 = not at all.",
+    ),
 ];
 
 /// Whether a setting names the file of a secret one; [`Config`] gets the secret itself, from who reads files.
@@ -454,6 +469,8 @@ pub struct Config {
     pub sandbox: bool,
     /// Metrics and the page.
     pub monitor: monitor::Monitor,
+    /// The control socket and the other nodes.
+    pub control: control::Control,
 }
 
 /// Reads values and collects what is wrong with them.
@@ -559,6 +576,7 @@ impl Config {
             audit: audit::parse(&mut values, redis),
             sandbox: values.parsed("sandbox", "yes or no", yes_or_no).unwrap_or(true),
             monitor: monitor::parse(&mut values),
+            control: control::parse(&mut values, &state_dir, environment),
             state_dir,
         };
         if values.faults.is_empty() { Ok(config) } else { Err(values.faults) }

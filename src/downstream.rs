@@ -4,13 +4,14 @@
 //! It proves a key by libssh's verified signature only. Whose key it is says the function that is passed in; nothing here knows stores.
 
 use std::cell::RefCell;
-use std::net::TcpStream;
-use std::os::fd::RawFd;
+use std::io::{ErrorKind, Read as _};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd as _, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::{Fault, Side, Stage, shown};
 use crate::ffi::{AuthRequest, Bind, ServerSession};
@@ -25,6 +26,9 @@ const MAX_REFUSED: u32 = 100;
 
 /// How long our offer of algorithms may take to leave when the key exchange has failed.
 const LAST_WORD: Duration = Duration::from_millis(200);
+
+/// How long a client that is cut off may take to hear why and to hang up.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How long a client may take to disconnect once its channel is closed.
 const PARTING: Duration = Duration::from_secs(2);
@@ -92,7 +96,13 @@ pub struct Downstream {
     session: ServerSession,
     waiting: Waiting,
     pipe: Pipe,
+    /// Dropped after the session, which says goodbye when it is dropped.
+    farewell: Option<Farewell>,
 }
+
+/// The socket of a client that is told goodbye: what it sends meanwhile is read, for a socket that is closed over unread bytes makes the
+/// client's kernel forget what it was told.
+struct Farewell(TcpStream);
 
 /// One session's deadline and wake-up.
 struct Waiting {
@@ -157,7 +167,7 @@ impl Keyed {
                 return Err(end);
             }
             if let Some(proven) = proof.borrow_mut().proven.take() {
-                return Ok((proven, Downstream { session, waiting, pipe: Pipe::new(window(self.exchange)) }));
+                return Ok((proven, Downstream { session, waiting, pipe: Pipe::new(window(self.exchange)), farewell: None }));
             }
             if !moved.map_err(fault)? {
                 // libssh leaves some bad requests without an answer, and the client would wait for ever.
@@ -273,6 +283,14 @@ impl Downstream {
         Ok(())
     }
 
+    /// Says goodbye with a reason (RFC 4253 section 11.1), as far as that leaves within [`LAST_WORD`]; the client shows it. To be dropped
+    /// then.
+    pub fn dismiss(&mut self, reason: &str) {
+        self.session.disconnect_with(reason, LAST_WORD);
+        let socket = crate::ffi::borrow_fd(self.session.fd()).and_then(|fd| fd.try_clone_to_owned().ok());
+        self.farewell = socket.map(|fd| Farewell(fd.into()));
+    }
+
     /// Closes the channel and waits a little for the client to disconnect, as sshd does: some clients take it for an error when the
     /// server hangs up first.
     pub fn part(&mut self) {
@@ -281,6 +299,24 @@ impl Downstream {
             match self.session.advance() {
                 Ok(true) => {}
                 Ok(false) if self.waiting.wait(&self.session).is_ok() => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        let until = Instant::now() + FAREWELL;
+        let _ = self.0.shutdown(Shutdown::Write);
+        let mut unheard = [0; 16 * 1024];
+        loop {
+            let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now())).unwrap_or(PollTimeout::ZERO);
+            match self.0.read(&mut unheard) {
+                Ok(1..) if left != PollTimeout::ZERO => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && left != PollTimeout::ZERO => {
+                    let _ = poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], left);
+                }
                 _ => return,
             }
         }

@@ -17,7 +17,7 @@ use crate::error::{Side, Stage};
 use crate::identity::Negotiated;
 use crate::sftp::OpenFlags;
 
-mod json;
+pub mod json;
 
 /// Version of the schema, field `v`. New fields and kinds do not change it; a field that goes or means something else does.
 pub const SCHEMA: u8 = 1;

@@ -66,6 +66,11 @@ pub mod bans;
 
 pub mod registry;
 
+pub mod control;
+pub mod nodes;
+
+pub mod follow;
+
 pub mod monitor;
 pub mod server;
 

@@ -1,23 +1,11 @@
-//! How fast the users who are connected may transfer, and the thread that learns when that was changed.
-//!
-//! A user's sessions share one [`Rate`] a direction. Only the records of users who transfer are looked at again, whether they had a limit or not:
-//! sessions that wait cost the store nothing.
+//! How fast the users who are connected may transfer. A user's sessions share one [`Rate`] a direction; changes come while they run.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::error::shown;
 use crate::identity::UserName;
 use crate::rate::Rate;
 use crate::route::Speed;
-
-/// How often records are looked at, which is how late a change may come: few enough questions for a store with a thousand such users.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// Bytes that a user must have moved since then: no limit is so low that who moves less would feel it.
-const LEAST: u64 = 4 * 1024;
 
 /// Both directions of a user.
 #[derive(Debug)]
@@ -32,7 +20,6 @@ pub struct Rates {
 #[derive(Debug, Default)]
 pub struct Limits {
     users: Mutex<HashMap<UserName, Weak<Rates>>>,
-    came: Condvar,
 }
 
 impl Limits {
@@ -42,48 +29,15 @@ impl Limits {
         let new = || Arc::new(Rates { up: Arc::new(Rate::new(0)), down: Arc::new(Rate::new(0)) });
         let rates = users.get(user).and_then(Weak::upgrade).unwrap_or_else(new);
         rates.set(speed);
+        users.retain(|_, rates| rates.strong_count() > 0);
         users.insert(user.clone(), Arc::downgrade(&rates));
-        self.came.notify_one();
         rates
     }
 
-    /// Starts the thread; `look` says what a user's record has now, `None` when that cannot be said. An error is the lack of a thread.
-    pub fn watch(self: &Arc<Self>, look: impl Fn(&UserName) -> Option<Speed> + Send + 'static) -> Result<(), String> {
-        let limits = Arc::clone(self);
-        let run = move || {
-            loop {
-                limits.wait();
-                thread::sleep(LOOK);
-                limits.refresh(&look);
-            }
-        };
-        thread::Builder::new().name("limits".into()).spawn(run).map(drop).map_err(|error| format!("no thread: {error}"))
-    }
-
-    /// Waits until somebody is connected.
-    fn wait(&self) {
-        let users = self.came.wait_while(self.lock(), |users| users.is_empty());
-        drop(users.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// Looks at every user who is connected and transfers, and forgets those who have gone. The lock is not held while the store is asked.
-    fn refresh(&self, look: &impl Fn(&UserName) -> Option<Speed>) {
-        let connected: Vec<_> = {
-            let mut users = self.lock();
-            users.retain(|_, rates| rates.strong_count() > 0);
-            users.iter().filter_map(|(user, rates)| Some((user.clone(), rates.upgrade()?))).collect()
-        };
-        for (user, rates) in connected {
-            if rates.up.moved() + rates.down.moved() < LEAST {
-                continue;
-            }
-            if let Some(speed) = look(&user)
-                && rates.set(speed)
-            {
-                let Speed { up, down } = speed;
-                log::info!("limit user=\"{}\" upload={up} download={down}", shown(user.as_str()));
-            }
-        }
+    /// The limits of a user who is connected, from now on. `true` = they were others.
+    pub fn change(&self, user: &UserName, speed: Speed) -> bool {
+        let rates = self.lock().get(user).and_then(Weak::upgrade);
+        rates.is_some_and(|rates| rates.set(speed))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UserName, Weak<Rates>>> {
@@ -108,20 +62,14 @@ mod tests {
         let one = limits.of(&alice, Speed::default());
         let two = limits.of(&alice, Speed::default());
         assert!(Arc::ptr_eq(&one, &two));
-        limits.refresh(&|_| panic!("nothing was moved"));
-        let pieces = || {
-            one.down.took(1 << 20, std::time::Instant::now());
-            (one.up.piece(), one.down.piece())
-        };
-        assert_eq!(pieces(), (None, None));
-        limits.refresh(&|_| Some(Speed { up: 8, down: 0 }));
-        assert_eq!(pieces(), (Some(4096), None));
-        limits.refresh(&|_| None);
-        assert_eq!(pieces(), (Some(4096), None));
-        limits.refresh(&|_| Some(Speed { up: 0, down: 64 }));
-        assert_eq!(pieces(), (None, Some(8192)));
+        assert_eq!((one.up.piece(), one.down.piece()), (None, None));
+        assert!(limits.change(&alice, Speed { up: 8, down: 0 }) && !limits.change(&alice, Speed { up: 8, down: 0 }));
+        assert_eq!((one.up.piece(), two.down.piece()), (Some(4096), None));
+        assert!(limits.change(&alice, Speed { up: 0, down: 64 }));
+        assert_eq!((one.up.piece(), two.down.piece()), (None, Some(8192)));
         drop((one, two));
-        limits.refresh(&|_| panic!("nobody is there"));
-        assert!(limits.lock().is_empty());
+        assert!(!limits.change(&alice, Speed { up: 1, down: 1 }));
+        let _bob = limits.of(&UserName::new("bob").unwrap(), Speed::default());
+        assert_eq!(limits.lock().len(), 1);
     }
 }

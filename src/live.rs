@@ -11,8 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Side;
+use crate::identity::{PublicKey, UserName};
 use crate::pace::{Spent, Wait};
 use crate::relay::Control;
+use crate::route::Route;
 
 /// Transfers of a session that a snapshot has, those that moved last; clients have some.
 pub const MAX_TRANSFERS: usize = 16;
@@ -177,6 +179,35 @@ pub struct Who {
     pub software: String,
 }
 
+/// What let a session in, to be held against what the store says later.
+#[derive(Debug)]
+pub struct Way {
+    /// The user who has proven the key.
+    pub user: UserName,
+    /// The key.
+    pub key: PublicKey,
+    /// The route that was found.
+    pub route: Route,
+    seen: AtomicBool,
+}
+
+impl Way {
+    /// Of a user whose route was found just now.
+    pub fn new(user: UserName, key: PublicKey, route: Route) -> Self {
+        Self { user, key, route, seen: AtomicBool::new(false) }
+    }
+
+    /// Whether the store was asked about it since.
+    pub fn seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// The store was asked.
+    pub fn mark_seen(&self) {
+        self.seen.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A running session, as others see it.
 pub struct Live {
     id: u64,
@@ -187,6 +218,7 @@ pub struct Live {
     start: Instant,
     control: Arc<Control>,
     who: OnceLock<Who>,
+    way: OnceLock<Way>,
     upstream: OnceLock<(String, String)>,
     told: AtomicBool,
     books: OnceLock<Weak<dyn Books>>,
@@ -218,6 +250,7 @@ impl Live {
             start: Instant::now(),
             control,
             who: OnceLock::new(),
+            way: OnceLock::new(),
             upstream: OnceLock::new(),
             told: AtomicBool::new(false),
             books: OnceLock::new(),
@@ -253,6 +286,16 @@ impl Live {
     /// A key is proven.
     pub fn proven(&self, who: Who) {
         let _ = self.who.set(who);
+    }
+
+    /// A route is found.
+    pub fn found(&self, way: Way) {
+        let _ = self.way.set(way);
+    }
+
+    /// What let it in, once its route is found.
+    pub fn way(&self) -> Option<&Way> {
+        self.way.get()
     }
 
     /// The upstream at this address speaks SFTP, with this login.

@@ -15,7 +15,9 @@ use sftpproxy::account::Account;
 use sftpproxy::admission::Admission;
 use sftpproxy::audit;
 use sftpproxy::capacity::{self, Machine};
-use sftpproxy::config::{Config, Log, SETTINGS, Store, unknown_variables};
+use sftpproxy::config::{self, Config, Log, SETTINGS, Store, unknown_variables};
+use sftpproxy::control::Desk;
+use sftpproxy::control::socket::{self, Socket};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
 use sftpproxy::metrics::Metrics;
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
                     store: store.as_ref(),
                     defaults: &config.defaults,
                     upstream: &config.upstream,
+                    control: &config.control,
                     port: config.port,
                     config: &config,
                 };
@@ -178,7 +181,9 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     let (admission, audit_of) = (Admission::new(config.admission.clone()), audit.audit());
     let (limits, quarantine) = (Arc::default(), Quarantine::default());
     let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits, admission, quarantine, metrics });
-    sftpproxy::session::watch_limits(&world)?;
+    let desk = Arc::new(Desk { registry: Arc::clone(shutdown.registry()), node: world.config.control.node.clone() });
+    sftpproxy::follow::watch(&world, &desk)?;
+    let _socket = control_socket(&world.config.control, desk)?;
     sftpproxy::bans::watch(&world)?;
     if let Some(monitor) = monitor {
         monitor.start(&world, shutdown.registry())?;
@@ -198,6 +203,19 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     let ended = ended?;
     log::info!("stopped");
     Ok(ended)
+}
+
+/// Answers the commands of this machine. A place that nobody has named may be in use or not writable: then there is no socket.
+fn control_socket(config: &config::control::Control, desk: Arc<Desk>) -> Result<Option<Socket>, String> {
+    let Some(path) = &config.socket else { return Ok(None) };
+    match socket::open(path, config.mode) {
+        Ok(socket) => socket.serve(desk).map(|()| Some(socket)),
+        Err(reason) if config.named => Err(reason),
+        Err(reason) => {
+            log::warn!("{reason}; the commands sessions and top do not see this router");
+            Ok(None)
+        }
+    }
 }
 
 fn make_bind(config: &Config, keys: Vec<HostKey>) -> Result<Bind, String> {

@@ -3,7 +3,7 @@
 //! Pure: time is a parameter. It is a token bucket that may go into debt by one piece: who has taken waits until what was taken is paid for at
 //! the rate, and then takes the next piece. Nothing sleeps here and nothing is held: the relay does not take, and the peer stops.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,6 @@ const SAVED: Duration = Duration::from_millis(50);
 pub struct Rate {
     /// KiB a second; 0 = no limit.
     kib: AtomicU32,
-    /// Bytes taken since somebody asked.
-    moved: AtomicU64,
     /// When everything that was taken is paid for.
     paid: Mutex<Option<Instant>>,
 }
@@ -36,7 +34,7 @@ pub struct Rate {
 impl Rate {
     /// A limit in KiB a second; 0 = none.
     pub fn new(kib: u32) -> Self {
-        Self { kib: AtomicU32::new(kib), moved: AtomicU64::new(0), paid: Mutex::new(None) }
+        Self { kib: AtomicU32::new(kib), paid: Mutex::new(None) }
     }
 
     /// Another limit from now on; 0 = none. `true` = it was another one.
@@ -56,7 +54,6 @@ impl Rate {
 
     /// Says that `count` bytes were taken.
     pub fn took(&self, count: usize, now: Instant) {
-        self.moved.fetch_add(count as u64, Ordering::Relaxed);
         let kib = self.kib();
         if kib == 0 {
             return;
@@ -71,11 +68,6 @@ impl Rate {
     pub fn piece(&self) -> Option<usize> {
         let kib = self.kib();
         (kib > 0).then(|| (kib as usize * KIB as usize / PIECES).clamp(SMALLEST, LARGEST))
-    }
-
-    /// Bytes taken since this was last asked.
-    pub fn moved(&self) -> u64 {
-        self.moved.swap(0, Ordering::Relaxed)
     }
 
     fn kib(&self) -> u32 {

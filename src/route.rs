@@ -268,6 +268,15 @@ pub fn check_message(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks the name of a router: 1 to 64 letters, digits and any of `-_.:`, so that it can stand in an entry's name and before a slash.
+pub fn check_node(text: &str) -> Result<(), String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(format!("\"{}\" is not the name of a router", shown(text)))
+}
+
 fn parse_hash(text: &str) -> Result<Algorithm, String> {
     Algorithm::named(text.trim()).ok_or_else(|| format!("\"{}\" is neither sha256 nor blake3", shown(text)))
 }

@@ -104,7 +104,7 @@ fn writable(config: &Config) -> Vec<PathBuf> {
         Store::File(path) => Some(path),
         Store::Redis(_) => None,
     };
-    for file in audits.chain(&config.log.file).chain(routes) {
+    for file in audits.chain(&config.log.file).chain(routes).chain(&config.control.socket) {
         folders.push(folder_of(file));
         // Where it really is, when its name is a link.
         folders.extend(std::fs::canonicalize(file).ok().map(|file| folder_of(&file)));

@@ -189,7 +189,8 @@ fn drain(world: &World, registry: &Registry, shutdown: &Shutdown) -> Ended {
     if registry.wait_empty(Instant::now() + limit, || shutdown.count() > 1) == 0 {
         return Ended::Clean;
     }
-    let cut = registry.cut(&Fault::new(Side::Router, Stage::Relay, "the router was stopped"));
+    let told = "the server is stopped; please connect again later".to_owned();
+    let cut = registry.cut(&Fault::new(Side::Router, Stage::Relay, "the router was stopped").told(told));
     let left = registry.wait_empty(Instant::now() + CUT_TIME, || false);
     log::warn!("stopped: {cut} sessions were cut, {left} threads did not end in time");
     Ended::Cut

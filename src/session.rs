@@ -21,7 +21,7 @@ use crate::explain::explain;
 use crate::ffi::Bind;
 use crate::identity::{Offered, Proven, UserName};
 use crate::limits::Limits;
-use crate::live::{Live, Who};
+use crate::live::{Live, Way, Who};
 use crate::login;
 use crate::metrics::labels::{KeyReason, Step};
 use crate::metrics::{Metrics, Seen, recent};
@@ -161,6 +161,9 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
     });
     let route = find(world, &proven).and_then(|route| let_in(&mut permit, &proven, peer.ip(), route));
     let route = route.inspect_err(|fault| control.end(fault.clone()));
+    if let Ok(route) = &route {
+        live.found(Way::new(proven.user().clone(), proven.key().clone(), route.clone()));
+    }
 
     let rates = route.as_ref().ok().map(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
@@ -264,16 +267,6 @@ fn let_in(permit: &mut Permit, proven: &Proven, from: IpAddr, route: Route) -> R
     Ok(route)
 }
 
-/// Lets changed limits reach the sessions that run. An error is the lack of a thread.
-pub fn watch_limits(world: &Arc<World>) -> Result<(), String> {
-    let weak = Arc::downgrade(world);
-    world.limits.watch(move |user| {
-        let world = weak.upgrade()?;
-        let record = world.store.record(user).ok()??;
-        Route::parse(user, &record, &world.config.defaults).ok().map(|route| route.speed)
-    })
-}
-
 /// The client's side, from the proven key to the end.
 fn relay_downstream(
     watched: &Watched<'_>,
@@ -285,17 +278,26 @@ fn relay_downstream(
 ) -> Result<(), Fault> {
     let _done = Done { control: waiting.control, side: Side::Downstream };
     if let Err(fault) = downstream.open() {
+        dismiss(downstream, waiting.control);
         waiting.control.cut(fault.clone());
         return Err(fault);
     }
     let login = || (!waiting.control.is_open() && has_route).then_some(waiting.deadline + GRACE);
     *bytes = half.run(downstream, &mut watched.requests(), &login);
+    dismiss(downstream, waiting.control);
     downstream.part();
     if !waiting.control.is_open() {
         // Nobody is left to log in for.
         waiting.control.cut(Fault::new(Side::Downstream, Stage::Open, "the client left before the upstream was open"));
     }
     Ok(())
+}
+
+/// Tells a client that is cut off why.
+fn dismiss(downstream: &mut Downstream, control: &Control) {
+    if let Some(fault) = control.reason().filter(|_| control.is_cut()) {
+        downstream.dismiss(&fault.said_to_user());
+    }
 }
 
 /// The side of the user's sshd, from the route to the end; returns the bytes that it was given by `relay`, and what is left of the

@@ -23,6 +23,7 @@ mod key_lines;
 mod maintenance;
 mod print;
 mod report;
+mod sessions;
 mod upstream_key;
 mod user;
 
@@ -34,6 +35,8 @@ pub struct Context<'a> {
     pub defaults: &'a Defaults,
     /// For the router's own keys and to look at host keys.
     pub upstream: &'a config::Upstream,
+    /// Where the router of this machine answers.
+    pub control: &'a config::control::Control,
     /// Where clients connect, for the line that says how.
     pub port: u16,
     /// All settings, for who explains what they mean for a login.
@@ -114,6 +117,7 @@ pub fn commands() -> Vec<Command> {
         group("upstream-key", "Make, list and rotate the keys with which the router logs in at upstreams")
             .subcommands(upstream_key::commands()),
         group("ban", "Refuse connections from networks, and let them in again").subcommands(ban::commands()),
+        group("sessions", "See and end the sessions that run, on all nodes").subcommands(sessions::commands()),
         group("maintenance", "Let nobody in, or not one user, and tell them why").subcommands(maintenance::commands()),
         explain::command(),
         doctor::command(),
@@ -143,6 +147,9 @@ pub fn run(name: &str, matches: &ArgMatches, context: &Context<'_>, console: &mu
         ("ban", "add") => ban::add(matches, context, console),
         ("ban", "list") => ban::list(matches, context, console),
         ("ban", "remove") => ban::remove(matches, context, console),
+        ("sessions", "list") => sessions::list(matches, context, console),
+        ("sessions", "show") => sessions::show(matches, context, console),
+        ("sessions", "kick") => sessions::kick(matches, context, console),
         ("maintenance", "on") => maintenance::on(matches, context, console),
         ("maintenance", "off") => maintenance::off(matches, context, console),
         ("maintenance", "show") => maintenance::show(matches, context, console),

@@ -336,7 +336,7 @@ pub fn remove(matches: &ArgMatches, context: &Context<'_>, console: &mut Console
     if !context.store.remove_user(&user)? {
         return Err(refused(format!("somebody else has removed user \"{name}\" meanwhile")));
     }
-    writeln!(console.out, "user {name}: removed; sessions that are open go on")?;
+    writeln!(console.out, "user {name}: removed; sessions that are open end within 2 seconds")?;
     Ok(())
 }
 

@@ -193,6 +193,16 @@ impl Connection {
         self.raise_panic();
     }
 
+    /// Gives the reason with which the connection ends when this is dropped, and lets what libssh holds leave before, for at most this long.
+    pub fn disconnect_with(&self, reason: &str, limit: Duration) {
+        let Ok(reason) = c_string(reason, "reason") else { return };
+        // SAFETY: the session is live; libssh copies the string.
+        unsafe { sys::ssh_session_set_disconnect_message(self.session, reason.as_ptr()) };
+        self.flush(limit);
+        // libssh sends at once only what comes after poll(2) has said that it can.
+        let _ = self.advance();
+    }
+
     /// The cipher from the peer and the one towards it.
     pub fn ciphers(&self) -> (String, String) {
         // SAFETY: the session is live; the strings are static.

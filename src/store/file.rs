@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use self::table::Table;
-use super::{Aim, Asked, RouteStore, Shelf, StoreError, StoredKey};
+use super::{Aim, Asked, Found, News, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::route::Record;
@@ -52,6 +52,8 @@ struct State {
     table: Arc<Table>,
     stamp: Stamp,
     settled: bool,
+    /// How often the table was another one.
+    version: u64,
     /// Why the present version is not the one in force.
     fault: Option<String>,
 }
@@ -71,11 +73,12 @@ impl FileStore {
     pub fn new(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         let state = match read(&path) {
-            Ok((stamp, table)) => State { table: Arc::new(table), stamp, settled: false, fault: None },
+            Ok((stamp, table)) => State { table: Arc::new(table), stamp, settled: false, version: 0, fault: None },
             Err(Unread { stamp: None, reason, missing: true }) => State {
                 table: Arc::default(),
                 stamp: None,
                 settled: true,
+                version: 0,
                 fault: Some(format!("{reason}; sftpproxy user add makes it")),
             },
             Err(unread) => return Err(StoreError(unread.reason)),
@@ -104,7 +107,8 @@ impl FileStore {
                     table.warn();
                     log::info!("routes file {}: read again, {} users", self.path.display(), table.users.len());
                 }
-                *state = State { table: Arc::new(table), settled: settled(stamp), stamp, fault: None };
+                let version = state.version + 1;
+                *state = State { table: Arc::new(table), settled: settled(stamp), stamp, version, fault: None };
             }
             Err(unread) => {
                 if state.fault.as_ref() != Some(&unread.reason) && !(unread.missing && state.fault.is_some() && same) {
@@ -185,6 +189,35 @@ impl RouteStore for FileStore {
 
     fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError> {
         Ok(self.table().users.get(user).map(|entry| entry.record.clone()))
+    }
+
+    fn look(&self, who: &[(&UserName, &PublicKey)]) -> Result<Vec<Found>, StoreError> {
+        Ok(who.iter().map(|(user, key)| Found { owner: self.owner(key), record: self.record(user) }).collect())
+    }
+
+    fn version(&self) -> Option<u64> {
+        Some(self.state().version)
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        // A file that was lost keeps what it had.
+        Ok(false)
+    }
+
+    fn hear(&self, _tell: &mut dyn FnMut(News)) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn say(&self, _text: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn publish(&self, _node: &str, _text: &str, _life: Duration) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
     }
 
     fn maintenance(&self) -> Result<Option<String>, StoreError> {

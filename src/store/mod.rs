@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -87,6 +88,35 @@ pub enum Asked<'a> {
     Entry(Shelf, &'a str),
 }
 
+/// What a store answers about a user and a key, each for itself.
+#[derive(Debug)]
+pub struct Found {
+    /// The name of the user whose key it is.
+    pub owner: Result<Option<UserName>, StoreError>,
+    /// The user's record.
+    pub record: Result<Option<Record>, StoreError>,
+}
+
+/// What a store says by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// From now on it says what is changed.
+    Following {
+        /// Everything, whoever changes it; else only some of it.
+        all: bool,
+    },
+    /// A user's record was changed.
+    User(String),
+    /// A key's entry was changed: its base64.
+    Key(String),
+    /// Everything may have been changed.
+    Anything,
+    /// A node has [said](RouteStore::say) something.
+    Said(String),
+    /// It says nothing any more.
+    Lost,
+}
+
 /// Routes, to read at each login and to change by the commands of `admin`.
 pub trait RouteStore: Send + Sync {
     /// What the store is, for the log: kind and address, without secrets.
@@ -121,6 +151,27 @@ pub trait RouteStore: Send + Sync {
 
     /// Takes away every ban of exactly this network. `false` = there was none.
     fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError>;
+
+    /// Asks about running sessions: each one's user and key. The answers are in their order.
+    fn look(&self, who: &[(&UserName, &PublicKey)]) -> Result<Vec<Found>, StoreError>;
+
+    /// A number that is another one when something was changed; `None` = the store has none.
+    fn version(&self) -> Option<u64>;
+
+    /// Whether there is not one user in a store that may have been lost.
+    fn is_empty(&self) -> Result<bool, StoreError>;
+
+    /// Tells the store's news as they come; returns when there will be none any more.
+    fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError>;
+
+    /// Says something to every node that hears the store's news.
+    fn say(&self, text: &str) -> Result<(), StoreError>;
+
+    /// Writes what other nodes shall read of this one, for this long; an empty text takes it away.
+    fn publish(&self, node: &str, text: &str, life: Duration) -> Result<(), StoreError>;
+
+    /// What the nodes have written.
+    fn nodes(&self) -> Result<Vec<String>, StoreError>;
 
     /// All users' names, sorted.
     fn users(&self) -> Result<Vec<UserName>, StoreError>;

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Aim, Asked, RouteStore, Shelf, StoreError, StoredKey};
+use super::{Aim, Asked, Found, News, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::route::Record;
@@ -116,6 +117,34 @@ impl RouteStore for Noted<'_> {
 
     fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError> {
         self.store.remove_ban(network)
+    }
+
+    fn look(&self, who: &[(&UserName, &PublicKey)]) -> Result<Vec<Found>, StoreError> {
+        self.store.look(who)
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.store.version()
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        self.store.is_empty()
+    }
+
+    fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError> {
+        self.store.hear(tell)
+    }
+
+    fn say(&self, text: &str) -> Result<(), StoreError> {
+        self.store.say(text)
+    }
+
+    fn publish(&self, node: &str, text: &str, life: Duration) -> Result<(), StoreError> {
+        self.store.publish(node, text, life)
+    }
+
+    fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        self.store.nodes()
     }
 
     fn users(&self) -> Result<Vec<UserName>, StoreError> {

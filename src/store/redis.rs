@@ -1,7 +1,8 @@
 //! Routes in Redis, in the contract's shape: `<prefix>pubkey:<B64>` is a string, the user's name; `<prefix>user:<name>` is a hash.
 //! Ours beside it, which pysftpproxy never reads: `<prefix>maintenance` is a string; `<prefix>host:<address>` and
 //! `<prefix>quarantine:<address>` are hashes; `<prefix>bans` is a sorted set of `NETWORK WHY` by their ends in milliseconds, for the
-//! server's clock, `+inf` = until they are taken away.
+//! server's clock, `+inf` = until they are taken away; `<prefix>nodes` is a sorted set of nodes likewise,
+//! and `<prefix>node:<name>` a string, what that node has written of its sessions. What is said on channels is [`news`]'s.
 //!
 //! Each call of a login is one command. A change is one transaction (WATCH, MULTI, EXEC): it happens whole or not at all, whoever else
 //! writes at the same time. Not here: connections and their faults, which are [`link`]'s. What Redis holds is not trusted to be text or
@@ -14,7 +15,8 @@ use ipnet::IpNet;
 use redis::{Connection, Pipeline, RedisResult, cmd};
 
 use self::link::Links;
-use super::{Aim, Asked, RouteStore, Shelf, StoreError, StoredKey};
+use self::news::Names;
+use super::{Aim, Asked, Found, News, RouteStore, Shelf, StoreError, StoredKey};
 use crate::admission::{Ban, MAX_BANS};
 use crate::config;
 use crate::error::{shown, shown_bytes};
@@ -23,12 +25,19 @@ use crate::network::parse_network;
 use crate::route::{MAX_FIELD, MAX_MESSAGE, Record};
 
 pub mod link;
+mod news;
 
 /// Entries asked for in one command when all are listed: replies stay small and the server is not held up.
 const BATCH: usize = 1000;
 
 /// Most fields of a record: ours are 6, and others' are few.
 const MAX_FIELDS: usize = 1000;
+
+/// Nodes that are read at most.
+const MAX_NODES: usize = 256;
+
+/// Last byte that is read of what a node has written: more than it writes.
+const MAX_NODE: usize = 2 * 1024 * 1024;
 
 /// How often a transaction begins again because somebody else wrote in between.
 const ATTEMPTS: usize = 20;
@@ -60,7 +69,11 @@ impl RedisStore {
 
     /// A hash with its fields as text; `what` it is, for the fault.
     fn hash(&self, entry: &str, what: impl std::fmt::Display) -> Result<Record, StoreError> {
-        let fields: BTreeMap<Vec<u8>, Vec<u8>> = self.links.ask(|connection| cmd("HGETALL").arg(entry).query(connection))?;
+        let fields = self.links.ask(|connection| cmd("HGETALL").arg(entry).query(connection))?;
+        self.read_hash(fields, what)
+    }
+
+    fn read_hash(&self, fields: BTreeMap<Vec<u8>, Vec<u8>>, what: impl std::fmt::Display) -> Result<Record, StoreError> {
         if fields.len() > MAX_FIELDS {
             return Err(self.fault(format_args!("{what} has more than {MAX_FIELDS} fields")));
         }
@@ -80,6 +93,20 @@ impl RedisStore {
         StoreError(format!("{}: {what}", self.links.describe()))
     }
 
+    fn names(&self) -> Names<'_> {
+        Names { prefix: &self.prefix, db: self.links.db() }
+    }
+
+    fn node_entry(&self, node: &str) -> String {
+        format!("{}node:{node}", self.prefix)
+    }
+
+    /// Tells the nodes what one of our commands has changed. Who may not publish is heard of otherwise, or looked at later.
+    fn tell_changed(&self, entry: &str) {
+        let channel = self.names().changed();
+        let _ = self.links.ask(|connection| cmd("PUBLISH").arg(&channel).arg(entry).exec(connection));
+    }
+
     /// What follows `<prefix><kind>:` in every entry of that kind, sorted. SCAN may name an entry twice.
     fn list(&self, kind: &str) -> Result<BTreeSet<Vec<u8>>, StoreError> {
         let head = format!("{}{kind}:", self.prefix);
@@ -97,6 +124,24 @@ impl RedisStore {
                 }
                 cursor = next;
             }
+        })
+    }
+
+    /// One answer of a pipeline.
+    fn answer<T: redis::FromRedisValue>(&self, answer: &RedisResult<redis::Value>) -> Result<T, StoreError> {
+        let value = answer.as_ref().map_err(|error| self.links.says(error))?;
+        T::from_redis_value(value.clone()).map_err(|error| self.fault(error))
+    }
+
+    /// The user's name that a key's entry holds.
+    fn read_owner(&self, key: &PublicKey, value: Vec<u8>) -> Result<Option<UserName>, StoreError> {
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let name = std::str::from_utf8(&value).map_err(|_| "not UTF-8".to_owned()).and_then(UserName::new);
+        name.map(Some).map_err(|reason| {
+            let value = shown_bytes(&value[..value.len().min(64)]);
+            self.fault(format_args!("the entry of key {} does not hold a user's name (\"{value}\"): {reason}", key.fingerprint()))
         })
     }
 
@@ -160,18 +205,11 @@ impl RouteStore for RedisStore {
         // GETRANGE instead of GET: a value of any size costs no more than the longest name and one byte. Missing = empty.
         let range = |connection: &mut Connection| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_USER_NAME).query(connection);
         let value: Vec<u8> = self.links.ask(range)?;
-        if value.is_empty() {
-            return Ok(None);
-        }
-        let name = std::str::from_utf8(&value).map_err(|_| "not UTF-8".to_owned()).and_then(UserName::new);
-        name.map(Some).map_err(|reason| {
-            let value = shown_bytes(&value[..value.len().min(64)]);
-            self.fault(format_args!("the entry of key {} does not hold a user's name (\"{value}\"): {reason}", key.fingerprint()))
-        })
+        self.read_owner(key, value)
     }
 
     fn record(&self, user: &UserName) -> Result<Option<Record>, StoreError> {
-        let record = self.hash(&self.user_entry(user), format_args!("the record of user \"{}\"", shown(user.as_str())))?;
+        let record = self.hash(&self.user_entry(user), of_user(user))?;
         Ok((!record.is_empty()).then_some(record))
     }
 
@@ -235,6 +273,75 @@ impl RouteStore for RedisStore {
         })
     }
 
+    fn look(&self, who: &[(&UserName, &PublicKey)]) -> Result<Vec<Found>, StoreError> {
+        let mut pipeline = redis::pipe();
+        for (user, key) in who {
+            pipeline.cmd("GETRANGE").arg(self.key_entry(&key.base64())).arg(0).arg(MAX_USER_NAME);
+            pipeline.cmd("HGETALL").arg(self.user_entry(user));
+        }
+        pipeline.ignore_errors();
+        let answers: Vec<RedisResult<redis::Value>> = self.links.ask(|connection| pipeline.query(connection))?;
+        let read = |(answers, (user, key)): (&[RedisResult<redis::Value>], &(&UserName, &PublicKey))| {
+            let [owner, record] = answers else { return Err(self.fault("an answer is missing")) };
+            Ok(Found {
+                owner: self.answer(owner).and_then(|value| self.read_owner(key, value)),
+                record: self
+                    .answer(record)
+                    .and_then(|fields| self.read_hash(fields, of_user(user)))
+                    .map(|record| (!record.is_empty()).then_some(record)),
+            })
+        };
+        answers.chunks(2).zip(who).map(read).collect()
+    }
+
+    fn version(&self) -> Option<u64> {
+        None
+    }
+
+    fn is_empty(&self) -> Result<bool, StoreError> {
+        Ok(self.list("user")?.is_empty())
+    }
+
+    fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError> {
+        let mut connection = self.links.apart()?;
+        news::hear(&mut connection, &self.names(), tell).map_err(|error| self.links.says(&error))
+    }
+
+    fn say(&self, text: &str) -> Result<(), StoreError> {
+        let channel = self.names().said();
+        self.links.ask(|connection| cmd("PUBLISH").arg(&channel).arg(text).exec(connection))
+    }
+
+    fn publish(&self, node: &str, text: &str, life: Duration) -> Result<(), StoreError> {
+        let (entry, nodes) = (self.node_entry(node), format!("{}nodes", self.prefix));
+        self.links.ask(|connection| {
+            let (now, life) = (milliseconds(connection)?, life.as_millis() as u64);
+            let mut pipeline = redis::pipe();
+            pipeline.cmd("ZREMRANGEBYSCORE").arg(&nodes).arg("-inf").arg(now);
+            if text.is_empty() {
+                pipeline.cmd("ZREM").arg(&nodes).arg(node).cmd("DEL").arg(&entry);
+            } else {
+                pipeline.cmd("SET").arg(&entry).arg(text).arg("PX").arg(life);
+                pipeline.cmd("ZADD").arg(&nodes).arg(now + life).arg(node);
+            }
+            pipeline.exec(connection)
+        })
+    }
+
+    fn nodes(&self) -> Result<Vec<String>, StoreError> {
+        let nodes = format!("{}nodes", self.prefix);
+        let texts = self.links.ask(|connection| {
+            let now = milliseconds(connection)?;
+            let mut range = cmd("ZRANGEBYSCORE");
+            range.arg(&nodes).arg(format!("({now}")).arg("+inf").arg("LIMIT").arg(0).arg(MAX_NODES);
+            let names: Vec<String> = range.query(connection)?;
+            let text = |name: &String| cmd("GETRANGE").arg(self.node_entry(name)).arg(0).arg(MAX_NODE).query(connection);
+            names.iter().map(text).collect::<RedisResult<Vec<Vec<u8>>>>()
+        })?;
+        let full = |text: Vec<u8>| String::from_utf8(text).ok().filter(|text| !text.is_empty());
+        Ok(texts.into_iter().filter_map(full).collect())
+    }
+
     fn users(&self) -> Result<Vec<UserName>, StoreError> {
         let names = self.list("user")?;
         Ok(names.iter().filter_map(|name| UserName::new(std::str::from_utf8(name).ok()?).ok()).collect())
@@ -281,7 +388,9 @@ impl RouteStore for RedisStore {
             }
             queue_fields(pipeline, &entry, fields);
             Ok(Change::Queued(Ok(())))
-        })?
+        })??;
+        self.tell_changed(&entry);
+        Ok(())
     }
 
     fn entry(&self, shelf: Shelf, address: &str) -> Result<Record, StoreError> {
@@ -327,7 +436,7 @@ impl RouteStore for RedisStore {
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError> {
         let keys = self.keys()?.into_iter().filter(|key| key.user == user.as_str());
         let watched: Vec<_> = std::iter::once(self.user_entry(user)).chain(keys.map(|key| self.key_entry(&key.base64))).collect();
-        self.change(&watched, |connection, pipeline| {
+        let removed = self.change(&watched, |connection, pipeline| {
             let owners: Vec<Option<Vec<u8>>> = cmd("MGET").arg(&watched).query(connection)?;
             let mut any = cmd("EXISTS").arg(&watched[0]).query(connection)?;
             pipeline.cmd("DEL").arg(&watched[0]);
@@ -339,19 +448,23 @@ impl RouteStore for RedisStore {
                 }
             }
             Ok(if any { Change::Queued(true) } else { Change::Nothing(false) })
-        })
+        })?;
+        self.tell_changed(&watched[0]);
+        Ok(removed)
     }
 
     fn remove_key(&self, user: &str, base64: &str) -> Result<bool, StoreError> {
         let entry = self.key_entry(base64);
-        self.change(std::slice::from_ref(&entry), |connection, pipeline| {
+        let removed = self.change(std::slice::from_ref(&entry), |connection, pipeline| {
             let owner: Option<Vec<u8>> = cmd("GET").arg(&entry).query(connection)?;
             if owner.is_none_or(|owner| String::from_utf8_lossy(&owner) != user) {
                 return Ok(Change::Nothing(false));
             }
             pipeline.cmd("DEL").arg(&entry);
             Ok(Change::Queued(true))
-        })
+        })?;
+        self.tell_changed(&entry);
+        Ok(removed)
     }
 }
 
@@ -366,6 +479,11 @@ fn ban(member: &[u8], until: f64, now: u64) -> Option<Ban> {
     let (network, why) = std::str::from_utf8(member).ok()?.split_once(' ')?;
     let left = until.is_finite().then(|| Duration::from_millis((until as u64).saturating_sub(now)));
     Some(Ban { network: parse_network(network).ok()?, left, why: why.to_owned() })
+}
+
+/// What a record is called in faults.
+fn of_user(user: &UserName) -> String {
+    format!("the record of user \"{}\"", shown(user.as_str()))
 }
 
 /// A field as text, or which one is none.

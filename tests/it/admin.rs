@@ -70,7 +70,8 @@ impl Site<'_> {
         let matches = matches.unwrap();
         let (group, matches) = matches.subcommand().unwrap();
         let defaults = Defaults { login: None, home: Some("/home".into()) };
-        let context = Context { store: self.store, defaults: &defaults, upstream: &config.upstream, port: 5022, config: &config };
+        let (upstream, control) = (&config.upstream, &config.control);
+        let context = Context { store: self.store, defaults: &defaults, upstream, control, port: 5022, config: &config };
         let (mut out, mut err, mut input) = (Vec::new(), Vec::new(), input.as_bytes());
         let mut console = Console { out: &mut out, err: &mut err, input: &mut input, interactive, colour: false };
         let outcome = admin::run(group, matches, &context, &mut console);

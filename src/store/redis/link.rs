@@ -80,6 +80,8 @@ impl r2d2::ManageConnection for Server {
 #[derive(Debug)]
 pub struct Links {
     pool: r2d2::Pool<Server>,
+    /// For connections that are not the pool's.
+    apart: Server,
     /// `host:port` or the socket's path.
     address: String,
     db: i64,
@@ -112,12 +114,23 @@ impl Links {
             .connection_timeout(config.connect_timeout + SLACK)
             .build_unchecked(server);
         let (connect, command) = (config.connect_timeout, config.command_timeout);
-        Ok(Self { pool, address, db, place, prefix: config.prefix.clone(), connect, command })
+        let apart = self::server(config)?;
+        Ok(Self { pool, apart, address, db, place, prefix: config.prefix.clone(), connect, command })
     }
 
     /// Kind, address and database, without secrets.
     pub fn describe(&self) -> String {
         format!("redis {} database {}", self.address, self.db)
+    }
+
+    /// The database's number.
+    pub fn db(&self) -> i64 {
+        self.db
+    }
+
+    /// A connection for who keeps it, beside the pool.
+    pub fn apart(&self) -> Result<Connection, StoreError> {
+        self.apart.open().map_err(|error| self.says(&error))
     }
 
     /// Does `work` on a connection. A pooled one may have died with a restarted server: then `work` begins again on another one, each

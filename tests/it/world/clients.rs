@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::keys::Key;
-use super::process::{LIMIT, Output, Process, descendants, run, run_within, signal, until};
+use super::process::{LIMIT, Output, Process, descendants, matches, run, run_within, signal, until};
 
 /// Where a client goes, as whom, and what it trusts.
 #[derive(Debug, Clone)]
@@ -221,6 +221,19 @@ impl Session {
     pub fn say(&mut self, command: &str) {
         let input = self.input.as_mut().expect("a session that was not ended");
         writeln!(input, "{command}").expect("a session that takes commands");
+    }
+
+    /// Waits until its output has a line that matches.
+    #[track_caller]
+    pub fn shows(&self, pattern: &str) -> String {
+        let found = || self.output.lines().into_iter().find(|line| matches(line, pattern));
+        // What it says on standard error may be read after the end of its output.
+        let _ = self.output.wait_for(pattern, 1, LIMIT);
+        until(Duration::from_secs(5), || found().is_some());
+        match found().ok_or_else(|| self.output.lines()) {
+            Ok(line) => line,
+            Err(lines) => panic!("sftp does not show \"{pattern}\":\n{}", lines.join("\n")),
+        }
     }
 
     /// Ends the commands, waits for the end of the program and returns its exit code.

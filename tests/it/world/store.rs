@@ -9,7 +9,7 @@ use super::Kind;
 use super::keys::Key;
 use super::process::{LIMIT, Process, free_port};
 
-/// Connections to Redis at most, in a world: those beyond the first are opened when they are needed.
+/// Connections to Redis at most, in a world, beside the one for news: those beyond the first are opened when they are needed.
 const POOL: usize = 2;
 
 /// A store with one interface for both kinds.
@@ -52,7 +52,7 @@ impl Store {
 
     /// Descriptors that the program may open after its start and keep.
     pub fn lazy_descriptors(&self) -> usize {
-        if matches!(self, Self::Redis(_)) { POOL } else { 0 }
+        if matches!(self, Self::Redis(_)) { POOL + 1 } else { 0 }
     }
 
     /// Writes a user's record and keys.

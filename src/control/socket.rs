@@ -1,0 +1,235 @@
+//! The Unix socket at which a router answers the commands of this machine. Who may ask is the mode's and the folder's business: nobody is
+//! asked for a name.
+//!
+//! The socket is made in a folder that nobody else can enter, gets its mode and is moved to its place in one step, so that it is never open
+//! to more than it should be, and what a killed router has left is replaced.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::{Ask, Desk, Line, MAX_ASK};
+use crate::error::shown;
+use crate::event::json;
+
+/// Connections at the same time; each has a thread.
+const MAX_CONNECTIONS: usize = 8;
+
+/// How long a connection may say nothing: longer than `top` waits between two looks.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// How long a command may take to read a line.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait after accept(2) has failed, for want of descriptors most likely.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Stack of a connection's thread.
+const STACK: usize = 256 * 1024;
+
+/// A socket that is open. Dropping it removes its name, unless another router has taken that.
+pub struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+/// Opens the socket. The error says what is in the way, and what to do.
+pub fn open(path: &Path, mode: u32) -> Result<Socket, String> {
+    let says = |what: &dyn std::fmt::Display| format!("control socket {}: {what}", path.display());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| says(&error))?;
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => return Err(says(&"there is something that is no socket; remove it")),
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            return Err(says(&"another router answers there; SFTPPROXY_CONTROL_SOCKET gives each its own"));
+        }
+        _ => {}
+    }
+    let made = tempfile::Builder::new().prefix(".c").rand_bytes(4).tempdir_in(folder).map_err(|error| says(&error))?;
+    let new = made.path().join("s");
+    let listener = UnixListener::bind(&new).map_err(|error| says(&error))?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(mode)).map_err(|error| says(&error))?;
+    let meta = fs::metadata(&new).map_err(|error| says(&error))?;
+    fs::rename(&new, path).map_err(|error| says(&error))?;
+    Ok(Socket { listener, path: path.to_owned(), inode: (meta.dev(), meta.ino()) })
+}
+
+impl Socket {
+    /// Answers from now on, in a thread of its own. An error is the lack of one.
+    pub fn serve(&self, desk: Arc<Desk>) -> Result<(), String> {
+        let listener = self.listener.try_clone().map_err(|error| format!("control socket: {error}"))?;
+        let run = move || {
+            let open = Arc::new(AtomicUsize::new(0));
+            for stream in listener.incoming() {
+                match stream {
+                    Ok(stream) => accept(stream, &desk, &open),
+                    Err(_) => thread::sleep(PAUSE),
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("control".into())
+            .stack_size(STACK)
+            .spawn(run)
+            .map(drop)
+            .map_err(|e| format!("no thread: {e}"))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.inode);
+        if ours {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn accept(stream: UnixStream, desk: &Arc<Desk>, open: &Arc<AtomicUsize>) {
+    let place = Place::take(open);
+    let desk = Arc::clone(desk);
+    let run = move || {
+        // A command that goes away has nothing to be told.
+        let _ = match place {
+            Some(_place) => attend(&stream, &desk),
+            None => put(&mut &stream, &Line::Error(format!("{MAX_CONNECTIONS} commands are connected already"))),
+        };
+    };
+    if let Err(error) = thread::Builder::new().name("control-ask".into()).stack_size(STACK).spawn(run) {
+        log::warn!("control socket: no thread: {error}");
+    }
+}
+
+/// One of [`MAX_CONNECTIONS`]; dropping it gives it back.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
+        let taken = open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count < MAX_CONNECTIONS).then_some(count + 1));
+        taken.ok().map(|_| Self(Arc::clone(open)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Answers until the command goes away or says what is no question.
+fn attend(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
+    stream.set_read_timeout(Some(IDLE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut input = BufReader::with_capacity(MAX_ASK, stream);
+    loop {
+        let mut line = Vec::new();
+        input.by_ref().take(MAX_ASK as u64).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let mut output = BufWriter::new(stream);
+        let ask = match serde_json::from_slice::<Ask>(&line) {
+            Ok(ask) => ask,
+            Err(error) => return put(&mut output, &Line::Error(format!("no question: {error}"))).and_then(|()| output.flush()),
+        };
+        if let Ask::Kick(kick) = &ask {
+            log::info!("kick {} reason=\"{}\"", shown(&json::line(&kick.whom)), shown(&kick.reason));
+        }
+        desk.answer(&ask, |line| put(&mut output, &line))?;
+        output.flush()?;
+    }
+}
+
+fn put(output: &mut impl io::Write, line: &Line) -> io::Result<()> {
+    output.write_all((json::line(line) + "\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{Client, Kick, Whom};
+    use crate::live::Live;
+    use crate::relay::Control;
+
+    fn desk() -> Arc<Desk> {
+        Arc::new(Desk { registry: Arc::default(), node: "here".into() })
+    }
+
+    #[test]
+    fn a_session_is_seen_and_ended_over_the_socket_whose_mode_is_as_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/control.sock");
+        let (socket, desk) = (open(&path, 0o660).unwrap(), desk());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing is left beside it");
+        socket.serve(Arc::clone(&desk)).unwrap();
+        let control = Control::new().unwrap();
+        let live = Live::new(7, "127.0.0.1:9".parse().unwrap(), Arc::clone(&control));
+        let _entry = desk.registry.enter(live);
+        let mut client = Client::connect(&[folder.path().join("nowhere"), path.clone()]).unwrap();
+        let (sessions, node) = client.ask(&Ask::List).unwrap();
+        assert_eq!((sessions.len(), sessions[0].session, node.as_str()), (1, 7, "here"));
+        assert_eq!(client.ask(&Ask::Show(8)).unwrap_err(), "there is no session 8");
+        let kick = |whom, reason: &str| Ask::Kick(Kick { whom, reason: reason.into() });
+        assert!(client.ask(&kick(Whom::All, "two\nlines")).unwrap_err().contains("one line"));
+        assert_eq!(client.ask(&kick(Whom::User("x".into()), "")).unwrap().0.len(), 0);
+        assert!(!control.is_cut());
+        assert_eq!(client.ask(&kick(Whom::Session(7), "the disk is full")).unwrap().0.len(), 1);
+        assert!(control.is_cut());
+        assert_eq!(control.reason().unwrap().what, "ended by the operator: the disk is full");
+        drop(socket);
+        assert!(!path.exists());
+        assert!(Client::connect(std::slice::from_ref(&path)).err().unwrap().contains("SFTPPROXY_CONTROL_SOCKET"));
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_and_what_a_dead_router_left_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let socket = open(&path, 0o600).unwrap();
+        assert!(open(&path, 0o600).err().unwrap().contains("another router answers"));
+        // As after SIGKILL: the name stays and nobody listens.
+        let left = folder.path().join("left.sock");
+        drop(UnixListener::bind(&left).unwrap());
+        let replaced = open(&left, 0o600).unwrap();
+        drop(socket);
+        // Another one has taken the name meanwhile: it is not removed.
+        fs::rename(&left, &path).unwrap();
+        drop(replaced);
+        assert!(path.exists());
+        fs::write(folder.path().join("file"), "x").unwrap();
+        assert!(open(&folder.path().join("file"), 0o600).err().unwrap().contains("no socket"));
+    }
+
+    #[test]
+    fn what_is_no_question_and_too_many_commands_get_an_error_and_are_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let socket = open(&path, 0o600).unwrap();
+        socket.serve(desk()).unwrap();
+        let said = |bytes: &[u8]| {
+            let mut stream = UnixStream::connect(&path).unwrap();
+            let _ = stream.write_all(bytes);
+            let mut text = String::new();
+            let _ = stream.read_to_string(&mut text);
+            text
+        };
+        assert!(said(b"{\"what\":1}\n").contains("no question"));
+        assert!(said(&vec![b'x'; MAX_ASK]).contains("no question"));
+        let mut held: Vec<_> = (0..MAX_CONNECTIONS).map(|_| Client::connect(std::slice::from_ref(&path)).unwrap()).collect();
+        held.iter_mut().for_each(|client| drop(client.ask(&Ask::List).unwrap()));
+        let refused = Client::connect(std::slice::from_ref(&path)).unwrap().ask(&Ask::List).unwrap_err();
+        assert!(
+            refused.contains("commands are connected") || refused.contains("hung up") || refused.contains("os error"),
+            "{refused}"
+        );
+        drop(held);
+    }
+}

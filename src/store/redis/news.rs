@@ -1,0 +1,109 @@
+//! What Redis says of itself: which of our entries were changed, by whom and how ever, and what other nodes say.
+//!
+//! Of three ways the first that the server offers is taken. `CLIENT TRACKING` in broadcasting mode (Redis 6 and newer) says every change of an
+//! entry, its end by a time to live included, to a connection of ours; it needs no setting of the server, and the ACL rule
+//! `+client|tracking +client|id`. Keyspace events say the same where the server's `notify-keyspace-events` has them, which is not asked. The
+//! channel `<prefix>changed` says what our own commands change; any server has it, with the ACL rules `+subscribe &<prefix>*`.
+
+use std::time::Duration;
+
+use redis::{Connection, FromRedisValue as _, Msg, PubSub, RedisResult, Value, cmd};
+
+use super::escaped;
+use crate::store::News;
+
+/// How long there may be no news before the server is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// The channel that tracking without RESP3 speaks on.
+const INVALIDATED: &str = "__redis__:invalidate";
+
+/// The names of things of one store.
+pub struct Names<'a> {
+    /// What all entries begin with.
+    pub prefix: &'a str,
+    /// The database.
+    pub db: i64,
+}
+
+impl Names<'_> {
+    /// The channel of our own commands.
+    pub fn changed(&self) -> String {
+        format!("{}changed", self.prefix)
+    }
+
+    /// The channel of what nodes say to each other.
+    pub fn said(&self) -> String {
+        format!("{}said", self.prefix)
+    }
+
+    /// What an entry's change means.
+    fn of_entry(&self, entry: &[u8]) -> Option<News> {
+        let name = std::str::from_utf8(entry.strip_prefix(self.prefix.as_bytes())?).ok()?;
+        match name.split_once(':')? {
+            ("user", user) => Some(News::User(user.to_owned())),
+            ("pubkey", key) => Some(News::Key(key.to_owned())),
+            _ => None,
+        }
+    }
+
+    fn news(&self, message: &Msg) -> RedisResult<Vec<News>> {
+        let channel = message.get_channel_name();
+        if channel == INVALIDATED {
+            return Ok(match message.get_payload::<Value>()? {
+                // The database was emptied.
+                Value::Nil => vec![News::Anything],
+                entries => Vec::<Vec<u8>>::from_redis_value(entries)?.iter().filter_map(|entry| self.of_entry(entry)).collect(),
+            });
+        }
+        if channel == self.said() {
+            return Ok(vec![News::Said(String::from_utf8_lossy(message.get_payload_bytes()).into_owned())]);
+        }
+        let entry = if channel == self.changed() {
+            message.get_payload_bytes()
+        } else {
+            channel.split_once("__:").map_or(&b""[..], |(_, entry)| entry.as_bytes())
+        };
+        Ok(self.of_entry(entry).into_iter().collect())
+    }
+}
+
+/// Tells all news that come on this connection, which is good for nothing else, until it breaks.
+pub fn hear(connection: &mut Connection, names: &Names<'_>, tell: &mut dyn FnMut(News)) -> RedisResult<()> {
+    let all = track(connection, names).is_ok();
+    let mut listening = connection.as_pubsub();
+    listening.subscribe(&[names.said(), names.changed()])?;
+    if all {
+        listening.subscribe(INVALIDATED)?;
+    } else {
+        let pattern = |kind: &str| format!("__keyspace@{}__:{}{kind}:*", names.db, escaped(names.prefix));
+        listening.psubscribe(&[pattern("user"), pattern("pubkey")])?;
+    }
+    log::debug!("news of the store by {}", if all { "tracking" } else { "keyspace events and our own commands" });
+    // What was changed while nobody listened.
+    tell(News::Following { all });
+    listening.set_read_timeout(Some(SILENCE))?;
+    loop {
+        names.news(&next(&mut listening)?)?.into_iter().for_each(&mut *tell);
+    }
+}
+
+fn track(connection: &mut Connection, names: &Names<'_>) -> RedisResult<()> {
+    let id: u64 = cmd("CLIENT").arg("ID").query(connection)?;
+    let mut track = cmd("CLIENT");
+    track.arg("TRACKING").arg("ON").arg("REDIRECT").arg(id).arg("BCAST");
+    for kind in ["user", "pubkey"] {
+        track.arg("PREFIX").arg(format!("{}{kind}:", names.prefix));
+    }
+    track.exec(connection)
+}
+
+/// The next message. A server that is silent is asked whether it is there: a connection may be dead without a word.
+fn next(listening: &mut PubSub<'_>) -> RedisResult<Msg> {
+    loop {
+        match listening.get_message() {
+            Err(error) if error.is_timeout() => listening.ping::<Value>().map(drop)?,
+            other => return other,
+        }
+    }
+}
