@@ -87,7 +87,7 @@ impl Asking<'_> {
         self.done("close", |body| put_string(body, &handle))
     }
 
-    /// OPEN, WRITE and CLOSE of a file that must not be there yet.
+    /// OPEN, WRITE and CLOSE of a file that must not be there yet. When that fails half-way, nothing is left of it.
     pub fn make_file(&mut self, path: &[u8], content: &[u8]) -> Result<(), No> {
         let handle = self.handle("open", |body| {
             put_string(body, path);
@@ -100,8 +100,12 @@ impl Asking<'_> {
             body.extend(0_u64.to_be_bytes());
             put_string(body, content);
         });
-        self.done("close", |body| put_string(body, &handle))?;
-        written
+        let whole = self.done("close", |body| put_string(body, &handle)).and(written);
+        if whole.is_err() {
+            // A full disk leaves an empty file, which is ours to take away.
+            let _ = self.remove(path);
+        }
+        whole
     }
 
     /// REMOVE.
