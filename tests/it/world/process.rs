@@ -170,6 +170,12 @@ impl Process {
         self.child.try_wait().expect("the state of a child").map(code)
     }
 
+    /// Waits until the log of a program that has ended is read to its end; a program that it has left behind may hold that open.
+    pub fn read_out(&self) {
+        let seen = self.lines.seen.lock().unwrap();
+        drop(self.lines.grown.wait_timeout_while(seen, Duration::from_secs(2), |seen| !seen.1).unwrap());
+    }
+
     /// Every line so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.seen.lock().unwrap().0.clone()

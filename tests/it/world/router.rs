@@ -123,6 +123,7 @@ impl Router {
     pub fn wait(&mut self) -> i32 {
         self.stopped = true;
         assert!(until(LIMIT, || self.process.ended().is_some()), "the router does not end:\n{}", self.lines().join("\n"));
+        self.process.read_out();
         self.process.ended().expect("a process that has ended")
     }
 
