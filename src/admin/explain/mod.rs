@@ -1,7 +1,7 @@
 //! `explain`: what a user's login would meet, step by step, with everything that is read on the way. Nobody logs in and no upstream is
 //! asked: that is `doctor`'s.
 //!
-//! The steps are a login's own functions ([`login`], [`Trust::find`], [`Credential::find`]) in a login's order, over a store that notes what it is asked.
+//! The steps are a login's own functions ([`login`], [`crate::upstream::Trust::find`], [`crate::upstream::Credential::find`]) in a login's order, over a store that notes what it is asked.
 //! Private keys are read, because a login reads them, and only their public halves are shown.
 
 use std::net::IpAddr;
@@ -10,18 +10,19 @@ use std::time::Instant;
 use clap::{Arg, ArgMatches, Command};
 use serde_json::{Value, json};
 
-use super::print::{Judged, State};
+use super::print::State;
 use super::{Console, Context, Trouble, json_option, key, key_lines, print, refused, text};
 use crate::admission::{Admission, Refusal};
-use crate::downstream::Verdict;
 use crate::error::{Fault, Side, shown};
-use crate::identity::{Fingerprint, Offered, PublicKey, UserName};
+use crate::identity::{Fingerprint, UserName};
 use crate::login;
 use crate::policy;
-use crate::route::{Host, Pin, Record, Route};
+use crate::route::{Record, Route};
+use crate::store::RouteStore as _;
 use crate::store::noted::{Answer, Noted, Read};
-use crate::store::{RouteStore as _, Shelf, StoredKey};
-use crate::upstream::{self, Basis, Credential, Note, Trust};
+
+mod keys;
+mod upstream;
 
 /// One step of a login.
 struct Step {
@@ -151,125 +152,6 @@ impl Walk<'_> {
         }
     }
 
-    /// The keys that a client offers.
-    fn offered(&mut self, keys: Vec<PublicKey>) {
-        let most = self.context.config.downstream.max_offered_keys as usize;
-        let mut let_in = false;
-        for (number, key) in keys.iter().enumerate() {
-            if number == most {
-                let text = format!("the client is disconnected after {most} keys (SFTPPROXY_MAX_OFFERED_KEYS)");
-                return self.step("key", State::Bad, text, Some("offer the right one first".into()));
-            }
-            // The first that fits wins.
-            let_in = let_in || self.judge(key);
-        }
-    }
-
-    /// Every key that the store has of the user.
-    fn stored(&mut self) {
-        let stored = match self.keys() {
-            Some(stored) => stored,
-            None => return,
-        };
-        let theirs: Vec<_> = stored.into_iter().filter(|entry| entry.user == self.user.as_str()).collect();
-        if theirs.is_empty() {
-            let user = shown(self.user.as_str());
-            let text = format!("the store has no key of user \"{user}\"");
-            return self.step("key", State::Bad, text, Some(format!("sftpproxy key add {user} FILE")));
-        }
-        for entry in &theirs {
-            let judged = Judged::new(entry, &|_| true);
-            match (&judged.dead, &judged.key) {
-                (None, Some(key)) => drop(self.judge(key)),
-                (reason, _) => {
-                    let reason = reason.as_deref().unwrap_or_default();
-                    let [kind, print, _] = &judged.row()[..] else { continue };
-                    let text = format!("dead entry {kind} {print}: {reason}");
-                    self.step("key", State::Bad, text, Some(self.replace(&judged)));
-                }
-            }
-        }
-        // One that fits is enough: the others are what else there is.
-        if self.steps.iter().any(|step| step.name == "key" && step.state == State::Good) {
-            self.steps
-                .iter_mut()
-                .filter(|step| step.name == "key" && step.state == State::Bad)
-                .for_each(|step| step.state = State::Note);
-        }
-    }
-
-    /// A key of which only the fingerprint is known: logins are not asked by that, so the store's list is searched.
-    fn fingerprint(&mut self, print: &Fingerprint) {
-        let Some(stored) = self.keys() else { return };
-        let key = |entry: &StoredKey| Judged::new(entry, &|_| true).key.filter(|key| key.fingerprint() == *print);
-        match stored.iter().find_map(key) {
-            Some(key) => drop(self.judge(&key)),
-            None => {
-                let text = format!("nobody has a key with the fingerprint {print}");
-                let advice = format!("sftpproxy key add {} FILE", shown(self.user.as_str()));
-                self.step("key", State::Bad, text, Some(advice));
-            }
-        }
-    }
-
-    fn keys(&mut self) -> Option<Vec<StoredKey>> {
-        match self.store.keys() {
-            Ok(keys) => Some(keys),
-            Err(error) => {
-                self.step("key", State::Unknown, error.0, Some("logins are refused until the store answers".into()));
-                None
-            }
-        }
-    }
-
-    /// Asks what a login asks of one key. `true` = the user would be let in with it.
-    fn judge(&mut self, key: &PublicKey) -> bool {
-        let name = format!("{} {}", key.kind(), key.fingerprint());
-        if let Err(reason) = login::accepts(key, &self.context.config.downstream) {
-            self.step("key", State::Bad, format!("{name}: {reason}"), Some("make an ed25519 key: ssh-keygen -t ed25519".into()));
-            return false;
-        }
-        let offered = Offered { user: self.user.clone(), key: key.clone() };
-        let user = shown(self.user.as_str());
-        match login::judge(&self.store, &offered) {
-            Verdict::Theirs => {
-                self.step("key", State::Good, format!("{name} is {user}'s, if the client proves it"), None);
-                return true;
-            }
-            Verdict::Unknown(reason) => {
-                let advice = "the session ends; logins are refused until the store answers";
-                self.step("key", State::Unknown, format!("{name}: {reason}"), Some(advice.into()));
-            }
-            Verdict::Refused(reason) => {
-                let advice = self.refused_key(key);
-                self.step("key", State::Bad, format!("{name}: {reason}"), Some(advice));
-            }
-        }
-        false
-    }
-
-    /// What to do about a key that is not the user's.
-    fn refused_key(&self, key: &PublicKey) -> String {
-        let (user, print) = (shown(self.user.as_str()), key.fingerprint());
-        let stored = self.store.keys().unwrap_or_default();
-        let mut judged =
-            stored.iter().map(|entry| Judged::new(entry, &|_| true)).filter(|judged| judged.key.as_ref() == Some(key));
-        match judged.next() {
-            Some(judged) if judged.dead.is_some() => self.replace(&judged),
-            Some(judged) => {
-                let owner = shown(&judged.stored.user);
-                format!("log in as {owner}, or: sftpproxy key remove {owner} {print}, then: sftpproxy key add {user} FILE")
-            }
-            None => format!("sftpproxy key add {user} FILE"),
-        }
-    }
-
-    fn replace(&self, judged: &Judged<'_>) -> String {
-        let owner = shown(&judged.stored.user);
-        let what = judged.key.as_ref().map_or_else(|| "BASE64".to_owned(), |key| key.fingerprint().to_string());
-        format!("sftpproxy key remove {owner} {what}, then: sftpproxy key add {} FILE", shown(self.user.as_str()))
-    }
-
     fn route(&mut self) -> Option<Route> {
         let found = login::find(&self.store, &self.user, self.context.defaults);
         match found {
@@ -334,93 +216,6 @@ impl Walk<'_> {
             limit(sessions)
         );
         self.step("limits", State::Note, text, None);
-    }
-
-    /// The upstream's entry in the store: pins and a key for all its users.
-    fn host(&mut self, route: &Route) -> Option<Host> {
-        upstream::host(&self.store, route).map_err(|fault| self.no_host(route, fault)).ok()
-    }
-
-    fn host_key(&mut self, route: &Route, host: &Host) {
-        let trust = match Trust::find(route, host, self.context.upstream) {
-            Ok(trust) => trust,
-            Err(fault) => {
-                return self.step("host key", State::Bad, fault.what, Some("let the router's account read the file".into()));
-            }
-        };
-        let address = route.address();
-        if trust.pins.is_empty() {
-            let text = format!("none is approved: no pin in the record or of {address}, and not in {}", trust.basis);
-            let advice = format!("sftpproxy host-key scan {address}, compare, then: sftpproxy host-key approve {address}");
-            return self.step("host key", State::Bad, text, Some(advice));
-        }
-        let pins: Vec<_> = trust.pins.iter().map(Pin::shown).collect();
-        let basis = match &trust.basis {
-            Basis::Record => "the record (hostkey)".to_owned(),
-            Basis::Host => format!("the entry of {address}"),
-            Basis::KnownHosts(file) => file.clone(),
-        };
-        self.step("host key", State::Good, format!("must be {}, by {basis}", pins.join(" or ")), None);
-        self.quarantine(&address);
-    }
-
-    /// What the upstream has shown to somebody else in the place of an approved key; each login is judged by what it is shown.
-    fn quarantine(&mut self, address: &str) {
-        if let Ok(entry) = self.store.entry(Shelf::Quarantine, address)
-            && let Some(note) = Note::parse(&entry)
-        {
-            let text = format!("since {} {address} shows another key than the approved one: {:?}", shown(&note.since), note.key);
-            self.step("quarantine", State::Warning, text, Some(format!("compare, then: sftpproxy host-key approve {address}")));
-        } else {
-            self.store.take();
-        }
-    }
-
-    fn no_host(&mut self, route: &Route, fault: Fault) {
-        let reads = self.store.take();
-        let failed = reads.iter().any(|read| matches!(read.answer, Answer::Failed(_)));
-        let (state, advice) = match failed {
-            true => (State::Unknown, "logins are refused until the store answers".to_owned()),
-            false => (State::Bad, format!("correct it: sftpproxy host-key approve {}", route.address())),
-        };
-        self.steps.push(Step { name: "host key", state, text: fault.what, reads, advice: Some(advice) });
-    }
-
-    fn credential(&mut self, route: &Route, host: &Host) {
-        let config = self.context.upstream;
-        let credential = match Credential::find(route, host, config) {
-            Ok(credential) => credential,
-            Err(reason) => return self.step("credential", State::Bad, reason, None),
-        };
-        let mut found = Vec::new();
-        for source in &credential.sources {
-            match source.usable(config) {
-                Ok(lines) if lines.is_empty() => found.push((false, format!("{source}: holds no keys"))),
-                Ok(lines) => {
-                    let name = |line: &String| PublicKey::from_line(line).map(|(key, _)| format!("{key:?}")).unwrap_or_default();
-                    let names: Vec<_> = lines.iter().map(name).collect();
-                    found.push((true, format!("{source}: {}, by the {}", names.join(", "), credential.chosen)));
-                }
-                Err(reason) => found.push((false, format!("{source}: {reason}"))),
-            }
-        }
-        // They are tried one after the other; one that works is enough.
-        let any = found.iter().any(|(good, _)| *good);
-        for (good, text) in found {
-            let state = match (good, any) {
-                (true, _) => State::Good,
-                (false, true) => State::Note,
-                (false, false) => State::Bad,
-            };
-            let advice =
-                (state == State::Bad).then(|| "a private key without passphrase, mode 0600, of the router's account".into());
-            self.step("credential", state, text, advice);
-        }
-    }
-
-    fn upstream(&mut self, route: &Route) {
-        let text = format!("{} was not asked", route.address());
-        self.step("upstream", State::Note, text, Some(format!("sftpproxy doctor {} asks it", shown(self.user.as_str()))));
     }
 
     /// Prints the steps; the error is the outcome that is not good.
