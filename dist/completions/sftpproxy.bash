@@ -49,6 +49,9 @@ _sftpproxy() {
             sftpproxy,sessions)
                 cmd="sftpproxy__subcmd__sessions"
                 ;;
+            sftpproxy,top)
+                cmd="sftpproxy__subcmd__top"
+                ;;
             sftpproxy,upstream-key)
                 cmd="sftpproxy__subcmd__upstream__subcmd__key"
                 ;;
@@ -111,6 +114,9 @@ _sftpproxy() {
                 ;;
             sftpproxy__subcmd__help,sessions)
                 cmd="sftpproxy__subcmd__help__subcmd__sessions"
+                ;;
+            sftpproxy__subcmd__help,top)
+                cmd="sftpproxy__subcmd__help__subcmd__top"
                 ;;
             sftpproxy__subcmd__help,upstream-key)
                 cmd="sftpproxy__subcmd__help__subcmd__upstream__subcmd__key"
@@ -374,7 +380,7 @@ _sftpproxy() {
 
     case "${cmd}" in
         sftpproxy)
-            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-proxy-protocol --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --idle-timeout --stall-timeout --keepalive --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --proxy-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --control-socket --control-mode --node --node-interval --help --version serve check-config user key host-key upstream-key ban sessions maintenance explain doctor report help"
+            opts="-h -V --address --port --state-dir --privatekey-path --publickey-path --userid --groupid --home --client-user --routes-file --redis-host --redis-port --redis-db --redis-password --redis-url --redis-password-file --redis-url-file --redis-prefix --redis-connect-timeout --redis-command-timeout --redis-pool-size --upstream-key-path --upstream-keys-dir --secret-key-file --known-hosts --upstream-connect-timeout --upstream-exchange-timeout --upstream-login-timeout --upstream-library --upstream-reuse --upstream-proxy-protocol --upstream-ciphers --upstream-macs --upstream-kex --upstream-hostkey-algorithms --sandbox --login-timeout --drain-timeout --idle-timeout --stall-timeout --keepalive --max-sessions --max-startups --max-source-sessions --max-source-startups --max-user-sessions --source-blocks --allow-from --deny-from --proxy-from --penalties --penalty-exempt --max-offered-keys --banner --ciphers --macs --kex --hostkey-algorithms --pubkey-algorithms --rsa-min-size --log --log-file --log-file-size --log-file-count --metrics-address --metrics-token --metrics-token-file --metrics-users --audit --audit-file-size --audit-file-count --audit-redis-length --hook --hook-file --hook-events --hook-timeout --hook-attempts --hook-parallel --control-socket --control-mode --node --node-interval --help --version serve check-config user key host-key upstream-key ban sessions maintenance top explain doctor report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -920,7 +926,7 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__help)
-            opts="serve check-config user key host-key upstream-key ban sessions maintenance explain doctor report help"
+            opts="serve check-config user key host-key upstream-key ban sessions maintenance top explain doctor report help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1314,6 +1320,20 @@ _sftpproxy() {
         sftpproxy__subcmd__help__subcmd__sessions__subcmd__show)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -2102,6 +2122,24 @@ _sftpproxy() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        sftpproxy__subcmd__top)
+            opts="-h --interval --once --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -1,5 +1,5 @@
-//! The commands of the administrator: `user`, `key`, `host-key`, `upstream-key`, `ban`, `maintenance`, `explain`, `doctor`, `report`. The
-//! same over either store.
+//! The commands of the administrator: `user`, `key`, `host-key`, `upstream-key`, `ban`, `sessions`, `top`, `maintenance`, `explain`,
+//! `doctor`, `report`. The same over either store.
 //!
 //! A command checks everything it is given before it writes anything, tells all faults at once, shows what it removes before it does,
 //! and prints: results on standard output, complaints on standard error. It logs nothing. Exit codes: [`Outcome`].
@@ -24,6 +24,7 @@ mod maintenance;
 mod print;
 mod report;
 mod sessions;
+mod top;
 mod upstream_key;
 mod user;
 
@@ -119,6 +120,7 @@ pub fn commands() -> Vec<Command> {
         group("ban", "Refuse connections from networks, and let them in again").subcommands(ban::commands()),
         group("sessions", "See and end the sessions that run, on all nodes").subcommands(sessions::commands()),
         group("maintenance", "Let nobody in, or not one user, and tell them why").subcommands(maintenance::commands()),
+        top::command(),
         explain::command(),
         doctor::command(),
         group("report", "Say what users and their clients still use").subcommands(report::commands()),
@@ -156,6 +158,7 @@ pub fn run(name: &str, matches: &ArgMatches, context: &Context<'_>, console: &mu
         ("doctor", _) => doctor::run(matches, context, console),
         ("report", "algorithms") => report::algorithms(matches, context, console),
         ("explain", _) => explain::run(matches, context, console),
+        ("top", _) => top::run(matches, context, console),
         _ => Err(refused(format!("there is no command {name} {verb}"))),
     };
     let flushed = console.out.flush();

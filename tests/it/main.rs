@@ -42,6 +42,7 @@ mod stands;
 mod stores;
 mod tidy;
 mod told;
+mod top;
 mod transfer;
 mod trust;
 mod upstream_key;
