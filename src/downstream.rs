@@ -138,6 +138,7 @@ impl Accepted {
     pub fn exchange(mut self) -> Result<Keyed, Fault> {
         let fault = |what| Fault::new(Side::Downstream, Stage::Exchange, what);
         let started = Instant::now();
+        self.session.speak_first().map_err(fault)?;
         loop {
             match self.session.exchange() {
                 Ok(true) => break,

@@ -6,9 +6,12 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem;
 use std::net::TcpStream;
 use std::ops::Deref;
+use std::os::fd::RawFd;
 use std::ptr;
 
 use libssh_rs::sys;
+use nix::errno::Errno;
+use nix::libc;
 
 use super::bind::Bind;
 use super::connection::{Channel, Connection};
@@ -51,6 +54,17 @@ struct Context {
     proven: Cell<bool>,
     sftp: Cell<bool>,
     refused: Cell<Refused>,
+}
+
+/// More bytes than a client can have sent before it has heard us, and few enough for the kernel to leave its buffers as they are.
+const NOT_YET: c_int = 64 * 1024;
+
+/// Below how many bytes poll(2) says that there is nothing to read; an end or an error it always says.
+fn readable_from(fd: RawFd, bytes: c_int) -> Result<(), String> {
+    let (value, size) = ((&raw const bytes).cast(), mem::size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: the value is an int that lives during the call; a descriptor that is none gives EBADF.
+    let code = unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value, size) };
+    Errno::result(code).map(|_| ()).map_err(|error| format!("SO_RCVLOWAT: {error}"))
 }
 
 /// A session with a client. Not `Send`: made, used and dropped in one thread.
@@ -98,6 +112,18 @@ impl ServerSession {
         }
         check(code, || self.connection.error())?;
         self.connection.drive().map(|()| true)
+    }
+
+    /// Sends our identification before anything of the client's is read. libssh sends at once only when poll(2) has said that it can, and
+    /// looks at what came first: it would hold our offer of algorithms back, find the client's behind its identification, and close without
+    /// a word when nothing fits. `a_pem_host_key_of_the_predecessor_is_shown_to_clients_with_sha_2_only`
+    pub fn speak_first(&mut self) -> Result<(), String> {
+        let fd = self.connection.fd();
+        readable_from(fd, NOT_YET)?;
+        // Once to send it, once more to hear that more could be sent.
+        self.exchange()?;
+        self.exchange()?;
+        readable_from(fd, 1)
     }
 
     /// The client's identification line (RFC 4253 section 4.2), as it came.

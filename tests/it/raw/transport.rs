@@ -48,6 +48,21 @@ pub struct Offer {
     pub point: Option<Vec<u8>>,
 }
 
+impl Offer {
+    /// The payload of the KEXINIT.
+    pub fn kexinit(&self) -> Vec<u8> {
+        let mut payload = vec![KEXINIT];
+        payload.extend([0x5a; 16]); // the cookie, which nothing depends on here
+        let kex = if self.strict { format!("{},kex-strict-c-v00@openssh.com", self.kex) } else { self.kex.clone() };
+        let twice = [&self.ciphers, &self.macs, &self.compression].map(|list| [list, list]);
+        for list in [&kex, &self.host_keys].into_iter().chain(twice.into_iter().flatten()) {
+            put_string(&mut payload, list.as_bytes());
+        }
+        payload.extend([0; 4 + 4 + 1 + 4]); // no languages, no guessed packet, reserved
+        payload
+    }
+}
+
 impl Default for Offer {
     fn default() -> Self {
         Self {
@@ -283,14 +298,7 @@ impl Transport {
 
     /// Sends a KEXINIT and returns it.
     pub fn send_kexinit(&mut self, offer: &Offer) -> Result<Vec<u8>> {
-        let mut payload = vec![KEXINIT];
-        payload.extend([0x5a; 16]); // the cookie, which nothing depends on here
-        let kex = if offer.strict { format!("{},kex-strict-c-v00@openssh.com", offer.kex) } else { offer.kex.clone() };
-        let twice = [&offer.ciphers, &offer.macs, &offer.compression].map(|list| [list, list]);
-        for list in [&kex, &offer.host_keys].into_iter().chain(twice.into_iter().flatten()) {
-            put_string(&mut payload, list.as_bytes());
-        }
-        payload.extend([0; 4 + 4 + 1 + 4]); // no languages, no guessed packet, reserved
+        let payload = offer.kexinit();
         self.send_packet(&payload)?;
         Ok(payload)
     }
