@@ -15,7 +15,6 @@ use crate::raw::{CHANNEL_WINDOW_ADJUST, Channel, Client, Key};
 use crate::world::clients::installed;
 use crate::world::keys;
 use crate::world::process::{LIMIT, resident, run, until};
-use crate::world::relay::{Relay, Then};
 use crate::world::{Setup, USER, World};
 
 /// Bytes that no two files of a test have in common by chance.
@@ -278,11 +277,9 @@ fn below_a_root_the_user_sees_it_as_the_whole_and_nothing_beside_it() {
 }
 
 /// A hostile client with a record of its own.
-fn hostile(site: &Site, fields: &[(&'static str, &str)], port: u16) -> Client {
+fn hostile(site: &Site, fields: &[(&'static str, &str)]) -> Client {
     let key = Key::ed25519();
     let mut record = site.world.route();
-    record.retain(|(name, _)| *name != "port");
-    record.push(("port", port.to_string()));
     record.extend(fields.iter().map(|(name, value)| (*name, (*value).to_owned())));
     site.world.store.put("mallory", &[&on_disk(&site.world, "mallory", &key)], &record);
     Client::log_in(("127.0.0.1", site.world.router.port), "mallory", &key).unwrap()
@@ -313,8 +310,7 @@ fn mkdir(id: u32) -> Vec<u8> {
 #[test]
 fn a_refusal_is_answered_though_the_upstream_is_silent_but_never_before_version() {
     let site = Site::start(&[]);
-    let silent = Relay::start(site.world.sshd.port, usize::MAX, Then::Silence);
-    let mut client = hostile(&site, &[("read_only", "yes")], silent.port);
+    let mut client = hostile(&site, &[("read_only", "yes")]);
     let channel = client.open_sftp().unwrap();
     // All at once: INIT, what will be refused, what will be answered, what will be refused.
     let mut bytes = vec![0, 0, 0, 5, 1, 0, 0, 0, 3];
@@ -342,7 +338,7 @@ fn a_flood_of_refused_requests_whose_answers_are_never_read_costs_bounded_memory
     let site = Site::start(&[]);
     let pid = site.world.router.pid();
     // The log and the audit have a line for each: what they hold is not what is asked about here.
-    let mut client = hostile(&site, &[("read_only", "yes")], site.world.sshd.port);
+    let mut client = hostile(&site, &[("read_only", "yes")]);
     let channel = client.open("session", 1 << 15, 1 << 15, &[]).unwrap().unwrap();
     assert!(client.subsystem(&channel, "sftp").unwrap());
     client.data(&channel, &[0, 0, 0, 5, 1, 0, 0, 0, 3]).unwrap();

@@ -8,11 +8,11 @@ pub mod clients;
 pub mod haproxy;
 pub mod keys;
 pub mod process;
-pub mod relay;
 pub mod router;
 pub mod sftp;
 pub mod sshd;
 pub mod store;
+pub mod toxic;
 pub mod tree;
 
 use std::path::{Path, PathBuf};

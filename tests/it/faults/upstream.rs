@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{LIMITS, assert_serves, assert_told, open_raw, world, world_with_subsystem};
 use crate::world::process::{Output, free_port};
-use crate::world::relay::{Relay, Then};
+use crate::world::toxic::{Direction, Relay, Strike, Toxic};
 use crate::world::{Setup, USER, World, keys, library};
 
 /// Far more than any of [`LIMITS`] and far less than what a client would wait.
@@ -128,23 +128,24 @@ fn an_upstream_that_babbles_without_end_is_left_at_the_limit_of_the_whole_login(
 
 /// An sshd that fails after each piece of what it says until its channel is open: for each of them one user, all at the same time.
 #[track_caller]
-fn fails_at_each_piece(then: Then, reason: &str) {
+fn fails_at_each_piece(toxic: &Toxic, reason: &str) {
     // A subsystem that says nothing by itself: when the channel is open, all pieces are of the login.
     let world = &world_with_subsystem("/bin/cat");
-    let whole = Relay::start(world.sshd.port, usize::MAX, then);
+    let whole = Relay::start(world.sshd.port);
     let mut route = world.route();
     route.retain(|(name, _)| *name != "port");
     route.extend(port(whole.port));
     let client = open_raw(world, &route);
     world.router.wait_for_line("open session=");
-    let mut limits = whole.pieces();
+    let mut limits = whole.pieces(Direction::Down);
     limits.pop();
     drop(client);
 
     let stages: Vec<_> = std::thread::scope(|scope| {
         let failing = |(number, limit): (usize, usize)| {
             scope.spawn(move || {
-                let (user, relay) = (format!("user{number}"), Relay::start(world.sshd.port, limit, then));
+                let strike = Strike::new(toxic.clone(), Direction::Down, limit);
+                let (user, relay) = (format!("user{number}"), Relay::with(world.sshd.port, strike));
                 let output = tries(world, &user, &port(relay.port));
                 let end = world.router.wait_for_line(&format!("end session=*user=\"{user}\"*side=upstream"));
                 let (_, rest) = end.split_once("stage=\"").unwrap();
@@ -169,12 +170,12 @@ fn fails_at_each_piece(then: Then, reason: &str) {
 
 #[test]
 fn the_upstream_falls_silent_after_any_of_its_packets() {
-    fails_at_each_piece(Then::Silence, "no answer within 2 s");
+    fails_at_each_piece(&Toxic::Silence, "no answer within 2 s");
 }
 
 #[test]
 fn the_upstream_hangs_up_after_any_of_its_packets() {
-    fails_at_each_piece(Then::HangUp, "");
+    fails_at_each_piece(&Toxic::Cut, "");
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn all_addresses_of_the_upstreams_name_are_tried() {
     let localhost: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().map(|address| address.ip()).collect();
     for address in localhost {
         // Nobody listens at the others.
-        let relay = Relay::start_at(address, world.sshd.port, usize::MAX, Then::Silence);
+        let relay = Relay::start_at(address, world.sshd.port, 0);
         assert_eq!(tries(&world, USER, &[("remote", "localhost".to_owned()), port(relay.port)[0].clone()]).code, 0, "{address}");
     }
 }
