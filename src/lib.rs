@@ -42,6 +42,7 @@ pub mod audit;
 
 pub mod ffi;
 pub mod host_keys;
+pub mod listeners;
 
 pub mod leg;
 pub mod limits;

@@ -20,6 +20,7 @@ use sftpproxy::control::Desk;
 use sftpproxy::control::socket::{self, Socket};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
+use sftpproxy::listeners::Supply;
 use sftpproxy::metrics::Metrics;
 use sftpproxy::monitor::Monitor;
 use sftpproxy::server::{self, Ended, Shutdown};
@@ -43,8 +44,14 @@ const MAX_BANNER: u64 = 16 * 1024;
 fn main() -> ExitCode {
     let matches = cli::command().get_matches();
     let serves = matches!(matches.subcommand(), None | Some(("serve", _)));
+    let mut supply = Supply::default();
     if serves {
         ffi::with_small_heaps();
+        // Before anything else opens a descriptor.
+        supply = match Supply::of_manager() {
+            Ok(supply) => supply,
+            Err(reason) => return failed(&reason),
+        };
     }
     let names: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
     for name in unknown_variables(names.iter().map(String::as_str)) {
@@ -64,7 +71,7 @@ fn main() -> ExitCode {
         return failed(&reason);
     }
     match matches.subcommand() {
-        None | Some(("serve", _)) => match serve(config) {
+        None | Some(("serve", _)) => match serve(config, supply) {
             Ok(Ended::Clean) => ExitCode::SUCCESS,
             Ok(Ended::Cut) => ExitCode::from(SESSIONS_CUT),
             Err(reason) => failed(&reason),
@@ -139,14 +146,15 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-fn serve(mut config: Config) -> Result<Ended, String> {
+fn serve(mut config: Config, mut supply: Supply) -> Result<Ended, String> {
     let keys = host_keys::load(&config, true)?;
     let warning = host_keys::compare(&config, &keys);
     let shown: Vec<String> = keys.iter().map(|key| format!("{:?}", key.public)).collect();
     let bind = make_bind(&config, keys)?;
     let banner = banner(&config)?;
-    let listeners = server::listen(&config)?;
-    let monitor = Monitor::bind(&config.monitor)?;
+    let listeners: Vec<_> = supply.sftp(&config)?.into_iter().map(Arc::new).collect();
+    let metrics_at = supply.metrics(&config)?.map(Arc::new);
+    drop(supply);
     // Before anybody can send the signal: unhandled it would end the program.
     let reopen = Arc::new(AtomicBool::new(false));
     let taken = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&reopen));
@@ -164,7 +172,7 @@ fn serve(mut config: Config) -> Result<Ended, String> {
         log::warn!("{said}; until then it is {}", config.admission.sessions);
     }
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let metrics = Metrics::new(started, monitor.is_some(), config.monitor.users);
+    let metrics = Metrics::new(started, metrics_at.is_some(), config.monitor.users);
     let store = Box::new(Measured::new(open_store(&config)?, &metrics));
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");
@@ -185,16 +193,15 @@ fn serve(mut config: Config) -> Result<Ended, String> {
     sftpproxy::follow::watch(&world, &desk)?;
     let _socket = control_socket(&world.config.control, desk)?;
     sftpproxy::bans::watch(&world)?;
-    if let Some(monitor) = monitor {
-        monitor.start(&world, shutdown.registry())?;
-    }
+    let _monitor = metrics_at.map(|listener| Monitor::start(&listener, &world, shutdown.registry())).transpose()?;
     for listener in &listeners {
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
         log::info!(
-            "listening on {address} store=\"{}\" host-keys=\"{}\" libssh={}",
+            "listening on {} store=\"{}\" host-keys=\"{}\" libssh={} socket={}",
+            listener.address,
             world.store.describe(),
             shown.join(", "),
-            ffi::version()
+            ffi::version(),
+            listener.origin.name()
         );
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

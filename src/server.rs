@@ -3,7 +3,7 @@
 //! The accept thread never waits for a client. It sleeps in poll(2) on the listeners and on an eventfd that a signal writes.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,9 +14,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::admission::Refusal;
-use crate::config::Config;
 use crate::error::{Fault, Side, Stage};
 use crate::leg::tune;
+use crate::listeners::Listener;
 use crate::live::Live;
 use crate::metrics::recent;
 use crate::registry::Registry;
@@ -61,26 +61,6 @@ impl Shutdown {
     }
 }
 
-/// Binds the configured addresses, or all of them: `::` for both families where the machine has IPv6, else `0.0.0.0`.
-pub fn listen(config: &Config) -> Result<Vec<TcpListener>, String> {
-    if !config.addresses.is_empty() {
-        return config.addresses.iter().map(|&address| bind(address, config.port)).collect();
-    }
-    bind(Ipv6Addr::UNSPECIFIED.into(), config.port)
-        .or_else(|reason| bind(Ipv4Addr::UNSPECIFIED.into(), config.port).map_err(|_| reason))
-        .map(|listener| vec![listener])
-}
-
-fn bind(address: IpAddr, port: u16) -> Result<TcpListener, String> {
-    let address = SocketAddr::new(address, port);
-    let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => format!("{address}: {error}; is the router already running? SFTPPROXY_PORT chooses another port"),
-        _ => format!("{address}: {error}"),
-    })?;
-    listener.set_nonblocking(true).map_err(|error| format!("{address}: {error}"))?;
-    Ok(listener)
-}
-
 /// How serving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -91,7 +71,7 @@ pub enum Ended {
 }
 
 /// Serves until a signal, then lets sessions finish up to the limit or a second signal.
-pub fn serve(world: &Arc<World>, listeners: Vec<TcpListener>, shutdown: &Arc<Shutdown>) -> Result<Ended, String> {
+pub fn serve(world: &Arc<World>, listeners: Vec<Arc<Listener>>, shutdown: &Arc<Shutdown>) -> Result<Ended, String> {
     let registry = &shutdown.registry;
     let mut next_id = 1;
     let mut refusals = Refusals::default();

@@ -23,7 +23,7 @@ pub use client::{Answer, ClientOptions, ClientSession};
 pub use connection::Connection;
 pub use key::PrivateKey;
 pub use memory::{give_back, with_small_heaps};
-pub use process::forget_given;
+pub use process::{forget_given, given_descriptors};
 pub use server::{AuthRequest, Refused, ServerSession};
 
 /// Initialises libssh; to be called once, from the main thread, before anything else here.

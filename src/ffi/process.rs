@@ -1,7 +1,22 @@
-//! What the kernel shows of this process to others of its account: arguments and environment, as they were given at the start.
+//! What this process was given at its start: arguments and environment, as the kernel shows them to others of its account, and descriptors.
 
 use std::ops::Range;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The descriptors that a service manager has opened for this process, each with its name (sd_listen_fds(3)); they are closed when a program
+/// is started from here. Whoever calls it a second time gets none. To be called before anything else opens descriptors.
+pub fn given_descriptors() -> Result<Vec<(OwnedFd, String)>, String> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let given = sd_notify::listen_fds_with_names().map_err(|error| format!("LISTEN_FDS, LISTEN_FDNAMES: {error}"))?;
+    // SAFETY: each is open, which fcntl(2) has shown within the call, and LISTEN_PID has said that it is for this process; nobody has opened it
+    // here, and it is given out once.
+    Ok(given.map(|(fd, name)| (unsafe { OwnedFd::from_raw_fd(fd) }, name)).collect())
+}
 
 /// Overwrites with NUL bytes what follows these beginnings of variables (`NAME=`) and what follows these options (`--name VALUE` or
 /// `--name=VALUE`), in the memory that `/proc/PID/environ` and `/proc/PID/cmdline` show. From then on the variables are there and empty.

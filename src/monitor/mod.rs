@@ -5,14 +5,17 @@
 //! `metrics`' business.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
+use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use sha2::{Digest as _, Sha256};
 
-use crate::config::monitor as config;
+use crate::listeners::Listener;
 use crate::metrics::CONTENT_TYPE;
 use crate::registry::Registry;
 use crate::secret::Secret;
@@ -47,15 +50,13 @@ const PAGE: [(&str, &str, &str); 4] = [
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 
-/// Where it listens, and for whom.
+/// The listener while it runs.
 pub struct Monitor {
-    listener: TcpListener,
-    token: Option<Secret>,
+    over: Arc<EventFd>,
 }
 
 /// What the threads share.
 struct Desk {
-    listener: TcpListener,
     token: Option<Secret>,
     world: Arc<World>,
     registry: Arc<Registry>,
@@ -65,19 +66,13 @@ struct Desk {
 }
 
 impl Monitor {
-    /// Binds the configured address; `None` = there is none.
-    pub fn bind(config: &config::Monitor) -> Result<Option<Self>, String> {
-        let Some(address) = config.address else { return Ok(None) };
-        let listener = TcpListener::bind(address).map_err(|error| format!("SFTPPROXY_METRICS_ADDRESS = {address}: {error}"))?;
-        Ok(Some(Self { listener, token: config.token.clone() }))
-    }
-
-    /// Starts the threads, which serve until the program ends. An error is the lack of a thread.
-    pub fn start(self, world: &Arc<World>, registry: &Arc<Registry>) -> Result<(), String> {
-        let Self { listener, token } = self;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
+    /// Starts the threads. An error is the lack of one.
+    pub fn start(listener: &Arc<Listener>, world: &Arc<World>, registry: &Arc<Registry>) -> Result<Self, String> {
         let (world, registry, throughput) = (Arc::clone(world), Arc::clone(registry), Throughput::new(Instant::now()));
-        let desk = Arc::new(Desk { listener, token, world, registry, throughput, store: Mutex::new(None) });
+        let token = world.config.monitor.token.clone();
+        let desk = Arc::new(Desk { token, world, registry, throughput, store: Mutex::new(None) });
+        let over = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let over = Arc::new(over.map_err(|error| format!("eventfd: {error}"))?);
         let noting = Arc::clone(&desk);
         let made = thread::Builder::new().name("throughput".into()).stack_size(STACK).spawn(move || {
             loop {
@@ -87,21 +82,33 @@ impl Monitor {
         });
         made.map_err(|error| format!("no thread: {error}"))?;
         for number in 0..THREADS {
-            let desk = Arc::clone(&desk);
-            let made = thread::Builder::new().name(format!("monitor-{number}")).stack_size(STACK).spawn(move || desk.run());
+            let (desk, listener, over) = (Arc::clone(&desk), Arc::clone(listener), Arc::clone(&over));
+            let run = move || desk.run(&listener, &over);
+            let made = thread::Builder::new().name(format!("monitor-{number}")).stack_size(STACK).spawn(run);
             made.map_err(|error| format!("no thread: {error}"))?;
         }
-        log::info!("metrics at http://{address}/metrics, a page at http://{address}/");
-        Ok(())
+        let (address, socket) = (listener.address, listener.origin.name());
+        log::info!("metrics at http://{address}/metrics, a page at http://{address}/ socket={socket}");
+        Ok(Self { over })
+    }
+
+    /// Takes no more requests and closes the socket, once those that were begun have their answers.
+    pub fn stop(&self) {
+        let _ = self.over.write(1);
     }
 }
 
 impl Desk {
-    fn run(&self) {
+    fn run(&self, listener: &Listener, over: &EventFd) {
         loop {
-            match self.listener.accept() {
+            let mut fds = [PollFd::new(over.as_fd(), PollFlags::POLLIN), PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::NONE);
+            if fds[0].any().unwrap_or(false) {
+                return;
+            }
+            match listener.accept() {
                 Ok((stream, _)) => drop(self.serve(stream)),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionAborted) => {}
                 Err(_) => thread::sleep(PAUSE),
             }
         }

@@ -45,5 +45,6 @@ mod told;
 mod top;
 mod transfer;
 mod trust;
+mod upgrade;
 mod upstream_key;
 mod watched;

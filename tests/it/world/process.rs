@@ -137,7 +137,12 @@ pub struct Process {
 impl Process {
     /// Starts a program whose log is its standard error.
     pub fn start(command: &mut Command) -> Self {
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        Self::start_given(command, Stdio::null())
+    }
+
+    /// The same for one whose standard input is given.
+    pub fn start_given(command: &mut Command, input: Stdio) -> Self {
+        let spawned = command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
         let log = child.stderr.take().expect("a piped standard error");
         Self { child, lines: collect(log) }

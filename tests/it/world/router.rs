@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -55,8 +55,22 @@ impl Router {
         Self::start_in(environment, lazy)
     }
 
+    /// The same, started by this shell command (`exec \"$0\"` is the program), with this as its standard input: for who gives it more.
+    pub fn start_by(shell: &str, input: Stdio, environment: &[(String, String)], lazy: usize) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", shell, env!("CARGO_BIN_EXE_sftpproxy")])
+            .env_clear()
+            .envs(environment.iter().cloned())
+            .current_dir("/");
+        Self::ready(Process::start_given(&mut command, input), environment.to_vec(), lazy)
+    }
+
     fn start_in(environment: Vec<(String, String)>, lazy: usize) -> Self {
-        let process = Process::start(&mut command(&environment));
+        Self::ready(Process::start(&mut command(&environment)), environment, lazy)
+    }
+
+    fn ready(process: Process, environment: Vec<(String, String)>, lazy: usize) -> Self {
         let listening = process.wait_for("listening on ", 1, LIMIT);
         let line = listening.unwrap_or_else(|lines| panic!("the router does not start:\n{}", lines.join("\n"))).remove(0);
         let address = line.split("listening on ").nth(1).expect("the line that was waited for");
