@@ -522,7 +522,8 @@ mod tests {
         let mut near = TcpStream::connect(("127.0.0.1", relay.port)).unwrap();
         let (mut far, _) = listener.accept().unwrap();
         [&near, &far].iter().for_each(|stream| stream.set_read_timeout(Some(LIMIT)).unwrap());
-        near.write_all(sent).unwrap();
+        // A connection that was reset may say so here.
+        let _ = near.write_all(sent);
         let _ = near.shutdown(Shutdown::Write);
         let mut come = Vec::new();
         let error = far.read_to_end(&mut come).err().map(|error| error.kind());
