@@ -80,7 +80,8 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(faults) => bad_settings(&faults),
         },
-        Some((name, matches)) => match open_store(&config) {
+        // What is looked at to be changed is looked at where it is changed.
+        Some((name, matches)) => match open_store(&config, false) {
             Ok(store) => {
                 let context = admin::Context {
                     store: store.as_ref(),
@@ -135,6 +136,9 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
     if let Store::File(path) = &config.store {
         faults.extend(sftpproxy::store::file::FileStore::new(path).err().map(|error| error.0));
     }
+    if let Store::Redis(redis) = &config.store {
+        faults.extend(sftpproxy::store::redis::RedisStore::new(redis).err().map(|error| error.0));
+    }
     faults.extend(audit::check(&config.audit));
     if let Some(warning) = warning {
         eprintln!("sftpproxy: warning: {warning}");
@@ -173,7 +177,7 @@ fn serve(mut config: Config, mut supply: Supply) -> Result<Ended, String> {
     }
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let metrics = Metrics::new(started, metrics_at.is_some(), config.monitor.users);
-    let store = Box::new(Measured::new(open_store(&config)?, &metrics));
+    let store = Box::new(Measured::new(open_store(&config, true)?, &metrics));
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");
     }
@@ -249,9 +253,13 @@ fn safe_ciphers(ciphers: &str) -> String {
     ciphers.split(',').filter(|cipher| !cipher.contains("gcm")).collect::<Vec<_>>().join(",")
 }
 
-fn open_store(config: &Config) -> Result<Box<dyn RouteStore>, String> {
+/// `replicas`: whether they may answer, where there are any and the operator wants it.
+fn open_store(config: &Config, replicas: bool) -> Result<Box<dyn RouteStore>, String> {
     Ok(match &config.store {
-        Store::Redis(redis) => Box::new(sftpproxy::store::redis::RedisStore::new(redis).map_err(|error| error.0)?),
+        Store::Redis(redis) => {
+            let store = sftpproxy::store::redis::RedisStore::new(redis).map_err(|error| error.0)?;
+            Box::new(if replicas { store } else { store.without_replicas() })
+        }
         Store::File(path) => {
             let store = sftpproxy::store::file::FileStore::new(path).map_err(|error| error.0)?;
             Box::new(store.noting_in(&config.state_dir))

@@ -41,7 +41,7 @@ impl Sink for Stream {
             let add = pipeline.cmd("XADD").arg(&self.key).arg("MAXLEN").arg("~").arg(self.length).arg("*");
             add.arg("kind").arg(line.event.what.kind().name()).arg("event").arg(&line.json).ignore();
         }
-        let sent = self.links.ask(|connection| pipeline.exec(connection));
+        let sent = self.links.ask(&self.key, |connection| pipeline.exec(connection));
         sent.map_err(|error| match error.0 {
             said if said.contains("NOPERM") => format!("{said}; for the stream also +xadd"),
             said if said.contains("WRONGTYPE") => format!("{said} ({} must be a stream)", self.key),

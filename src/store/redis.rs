@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use redis::{Connection, Pipeline, RedisResult, cmd};
+use redis::{ConnectionLike, Pipeline, RedisResult, cmd};
 
 use self::link::Links;
 use self::news::Names;
@@ -26,6 +26,11 @@ use crate::route::{MAX_FIELD, MAX_MESSAGE, Record};
 
 pub mod link;
 mod news;
+mod place;
+mod pool;
+mod sentinel;
+mod server;
+mod words;
 
 /// Entries asked for in one command when all are listed: replies stay small and the server is not held up.
 const BATCH: usize = 1000;
@@ -55,6 +60,12 @@ impl RedisStore {
         Ok(Self { links: Links::new(config)?, prefix: config.prefix.clone() })
     }
 
+    /// Every answer is the master's.
+    pub fn without_replicas(mut self) -> Self {
+        self.links.forget_replicas();
+        self
+    }
+
     fn key_entry(&self, base64: &str) -> String {
         format!("{}pubkey:{base64}", self.prefix)
     }
@@ -69,7 +80,7 @@ impl RedisStore {
 
     /// A hash with its fields as text; `what` it is, for the fault.
     fn hash(&self, entry: &str, what: impl std::fmt::Display) -> Result<Record, StoreError> {
-        let fields = self.links.ask(|connection| cmd("HGETALL").arg(entry).query(connection))?;
+        let fields = self.links.read(entry, |connection| cmd("HGETALL").arg(entry).query(connection))?;
         self.read_hash(fields, what)
     }
 
@@ -94,7 +105,8 @@ impl RedisStore {
     }
 
     fn names(&self) -> Names<'_> {
-        Names { prefix: &self.prefix, db: self.links.db() }
+        let (whole, silence) = (self.links.is_whole(), self.links.silence());
+        Names { prefix: &self.prefix, db: self.links.db(), whole, silence }
     }
 
     fn node_entry(&self, node: &str) -> String {
@@ -104,15 +116,15 @@ impl RedisStore {
     /// Tells the nodes what one of our commands has changed. Who may not publish is heard of otherwise, or looked at later.
     fn tell_changed(&self, entry: &str) {
         let channel = self.names().changed();
-        let _ = self.links.ask(|connection| cmd("PUBLISH").arg(&channel).arg(entry).exec(connection));
+        let _ = self.links.ask(&channel, |connection| cmd("PUBLISH").arg(&channel).arg(entry).exec(connection));
     }
 
     /// What follows `<prefix><kind>:` in every entry of that kind, sorted. SCAN may name an entry twice.
     fn list(&self, kind: &str) -> Result<BTreeSet<Vec<u8>>, StoreError> {
         let head = format!("{}{kind}:", self.prefix);
         let pattern = format!("{}*", escaped(&head));
-        self.links.ask(|connection| {
-            let mut found = BTreeSet::new();
+        let mut found = BTreeSet::new();
+        self.links.each(&mut |connection| {
             let mut cursor = 0_u64;
             loop {
                 let mut scan = cmd("SCAN");
@@ -120,17 +132,17 @@ impl RedisStore {
                 let (next, entries): (u64, Vec<Vec<u8>>) = scan.query(connection)?;
                 found.extend(entries.iter().filter_map(|entry| entry.strip_prefix(head.as_bytes())).map(<[u8]>::to_vec));
                 if next == 0 {
-                    return Ok(found);
+                    return Ok(());
                 }
                 cursor = next;
             }
-        })
+        })?;
+        Ok(found)
     }
 
-    /// One answer of a pipeline.
-    fn answer<T: redis::FromRedisValue>(&self, answer: &RedisResult<redis::Value>) -> Result<T, StoreError> {
-        let value = answer.as_ref().map_err(|error| self.links.says(error))?;
-        T::from_redis_value(value.clone()).map_err(|error| self.fault(error))
+    /// One answer of many.
+    fn answer<T: redis::FromRedisValue>(&self, answer: &Result<redis::Value, StoreError>) -> Result<T, StoreError> {
+        T::from_redis_value(answer.clone()?).map_err(|error| self.fault(error))
     }
 
     /// The user's name that a key's entry holds.
@@ -149,9 +161,9 @@ impl RedisStore {
     fn change<T>(
         &self,
         entries: &[String],
-        mut work: impl FnMut(&mut Connection, &mut Pipeline) -> RedisResult<Change<T>>,
+        mut work: impl FnMut(&mut dyn ConnectionLike, &mut Pipeline) -> RedisResult<Change<T>>,
     ) -> Result<T, StoreError> {
-        let done = self.links.ask(|connection| {
+        let done = self.links.ask(&entries[0], |connection| {
             for _ in 0..ATTEMPTS {
                 cmd("WATCH").arg(entries).exec(connection)?;
                 let mut pipeline = redis::pipe();
@@ -187,7 +199,8 @@ impl RouteStore for RedisStore {
 
     fn check(&self) -> Result<(), StoreError> {
         // Not PING: what has to work is reading our entries, also for an ACL user who may do nothing else.
-        self.links.ask(|connection| cmd("GETRANGE").arg(self.key_entry("")).arg(0).arg(0).exec(connection))
+        let entry = self.key_entry("");
+        self.links.ask(&entry, |connection| cmd("GETRANGE").arg(&entry).arg(0).arg(0).exec(connection))
     }
 
     fn place(&self, asked: Asked<'_>) -> String {
@@ -203,8 +216,8 @@ impl RouteStore for RedisStore {
     fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError> {
         let entry = self.key_entry(&key.base64());
         // GETRANGE instead of GET: a value of any size costs no more than the longest name and one byte. Missing = empty.
-        let range = |connection: &mut Connection| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_USER_NAME).query(connection);
-        let value: Vec<u8> = self.links.ask(range)?;
+        let range = |connection: &mut dyn ConnectionLike| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_USER_NAME).query(connection);
+        let value: Vec<u8> = self.links.read(&entry, range)?;
         self.read_owner(key, value)
     }
 
@@ -215,8 +228,9 @@ impl RouteStore for RedisStore {
 
     fn maintenance(&self) -> Result<Option<String>, StoreError> {
         let entry = self.maintenance_entry();
-        let range = |connection: &mut Connection| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_MESSAGE - 1).query(connection);
-        let value: Vec<u8> = self.links.ask(range)?;
+        let range =
+            |connection: &mut dyn ConnectionLike| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_MESSAGE - 1).query(connection);
+        let value: Vec<u8> = self.links.read(&entry, range)?;
         // Whatever somebody has put there by hand is a wish that nobody be let in.
         let text = String::from_utf8_lossy(&value).replace(char::is_control, " ");
         Ok((!text.is_empty()).then_some(text))
@@ -224,7 +238,7 @@ impl RouteStore for RedisStore {
 
     fn set_maintenance(&self, message: &str) -> Result<(), StoreError> {
         let entry = self.maintenance_entry();
-        self.links.ask(|connection| match message {
+        self.links.ask(&entry, |connection| match message {
             "" => cmd("DEL").arg(&entry).exec(connection),
             message => cmd("SET").arg(&entry).arg(message).exec(connection),
         })
@@ -236,7 +250,7 @@ impl RouteStore for RedisStore {
 
     fn bans(&self) -> Result<Vec<Ban>, StoreError> {
         let entry = self.bans_entry();
-        let (now, rows) = self.links.ask(|connection| {
+        let (now, rows) = self.links.ask(&entry, |connection| {
             let now = milliseconds(connection)?;
             let mut range = cmd("ZRANGEBYSCORE");
             range.arg(&entry).arg(format!("({now}")).arg("+inf").arg("WITHSCORES").arg("LIMIT").arg(0).arg(MAX_BANS);
@@ -248,7 +262,7 @@ impl RouteStore for RedisStore {
 
     fn add_ban(&self, ban: &Ban) -> Result<(), StoreError> {
         let (entry, member) = (self.bans_entry(), format!("{} {}", ban.network, ban.why));
-        let there = self.links.ask(|connection| {
+        let there = self.links.ask(&entry, |connection| {
             let now = milliseconds(connection)?;
             cmd("ZREMRANGEBYSCORE").arg(&entry).arg("-inf").arg(now).exec(connection)?;
             let there: usize = cmd("ZCARD").arg(&entry).query(connection)?;
@@ -263,7 +277,7 @@ impl RouteStore for RedisStore {
 
     fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError> {
         let (entry, head) = (self.bans_entry(), format!("{network} "));
-        self.links.ask(|connection| {
+        self.links.ask(&entry, |connection| {
             let members: Vec<Vec<u8>> = cmd("ZRANGE").arg(&entry).arg(0).arg(-1).query(connection)?;
             let theirs: Vec<_> = members.into_iter().filter(|member| member.starts_with(head.as_bytes())).collect();
             if theirs.is_empty() {
@@ -274,14 +288,14 @@ impl RouteStore for RedisStore {
     }
 
     fn look(&self, who: &[(&UserName, &PublicKey)]) -> Result<Vec<Found>, StoreError> {
-        let mut pipeline = redis::pipe();
+        let mut commands = Vec::with_capacity(who.len() * 2);
         for (user, key) in who {
-            pipeline.cmd("GETRANGE").arg(self.key_entry(&key.base64())).arg(0).arg(MAX_USER_NAME);
-            pipeline.cmd("HGETALL").arg(self.user_entry(user));
+            let (key, user) = (self.key_entry(&key.base64()), self.user_entry(user));
+            commands.push((key.clone(), cmd("GETRANGE").arg(key).arg(0).arg(MAX_USER_NAME).clone()));
+            commands.push((user.clone(), cmd("HGETALL").arg(user).clone()));
         }
-        pipeline.ignore_errors();
-        let answers: Vec<RedisResult<redis::Value>> = self.links.ask(|connection| pipeline.query(connection))?;
-        let read = |(answers, (user, key)): (&[RedisResult<redis::Value>], &(&UserName, &PublicKey))| {
+        let answers = self.links.many(&commands)?;
+        let read = |(answers, (user, key)): (&[Result<redis::Value, StoreError>], &(&UserName, &PublicKey))| {
             let [owner, record] = answers else { return Err(self.fault("an answer is missing")) };
             Ok(Found {
                 owner: self.answer(owner).and_then(|value| self.read_owner(key, value)),
@@ -303,41 +317,52 @@ impl RouteStore for RedisStore {
     }
 
     fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError> {
-        let mut connection = self.links.apart()?;
-        news::hear(&mut connection, &self.names(), tell).map_err(|error| self.links.says(&error))
+        let (whose, mut connection) = self.links.apart()?;
+        let mut look = || self.links.look_around(&whose);
+        let heard = news::hear(&mut connection, &self.names(), &mut look, tell);
+        // What has become of this connection has become of the others, for all that is known.
+        self.links.renew();
+        heard.map_err(|failed| match failed {
+            news::Failed::Said(error) => self.links.says(&whose, &error),
+            news::Failed::Moved(error) => error,
+        })
     }
 
     fn say(&self, text: &str) -> Result<(), StoreError> {
         let channel = self.names().said();
-        self.links.ask(|connection| cmd("PUBLISH").arg(&channel).arg(text).exec(connection))
+        self.links.ask(&channel, |connection| cmd("PUBLISH").arg(&channel).arg(text).exec(connection))
     }
 
     fn publish(&self, node: &str, text: &str, life: Duration) -> Result<(), StoreError> {
         let (entry, nodes) = (self.node_entry(node), format!("{}nodes", self.prefix));
-        self.links.ask(|connection| {
-            let (now, life) = (milliseconds(connection)?, life.as_millis() as u64);
-            let mut pipeline = redis::pipe();
-            pipeline.cmd("ZREMRANGEBYSCORE").arg(&nodes).arg("-inf").arg(now);
-            if text.is_empty() {
-                pipeline.cmd("ZREM").arg(&nodes).arg(node).cmd("DEL").arg(&entry);
-            } else {
-                pipeline.cmd("SET").arg(&entry).arg(text).arg("PX").arg(life);
-                pipeline.cmd("ZADD").arg(&nodes).arg(now + life).arg(node);
+        let life = life.as_millis() as u64;
+        self.links.ask(&entry, |connection| match text {
+            "" => cmd("DEL").arg(&entry).exec(connection),
+            text => cmd("SET").arg(&entry).arg(text).arg("PX").arg(life).exec(connection),
+        })?;
+        self.links.ask(&nodes, |connection| {
+            let now = milliseconds(connection)?;
+            cmd("ZREMRANGEBYSCORE").arg(&nodes).arg("-inf").arg(now).exec(connection)?;
+            match text {
+                "" => cmd("ZREM").arg(&nodes).arg(node).exec(connection),
+                _ => cmd("ZADD").arg(&nodes).arg(now + life).arg(node).exec(connection),
             }
-            pipeline.exec(connection)
         })
     }
 
     fn nodes(&self) -> Result<Vec<String>, StoreError> {
         let nodes = format!("{}nodes", self.prefix);
-        let texts = self.links.ask(|connection| {
+        let names: Vec<String> = self.links.ask(&nodes, |connection| {
             let now = milliseconds(connection)?;
             let mut range = cmd("ZRANGEBYSCORE");
             range.arg(&nodes).arg(format!("({now}")).arg("+inf").arg("LIMIT").arg(0).arg(MAX_NODES);
-            let names: Vec<String> = range.query(connection)?;
-            let text = |name: &String| cmd("GETRANGE").arg(self.node_entry(name)).arg(0).arg(MAX_NODE).query(connection);
-            names.iter().map(text).collect::<RedisResult<Vec<Vec<u8>>>>()
+            range.query(connection)
         })?;
+        let text = |name: &String| {
+            let entry = self.node_entry(name);
+            self.links.ask(&entry, |connection| cmd("GETRANGE").arg(&entry).arg(0).arg(MAX_NODE).query(connection))
+        };
+        let texts = names.iter().map(text).collect::<Result<Vec<Vec<u8>>, StoreError>>()?;
         let full = |text: Vec<u8>| String::from_utf8(text).ok().filter(|text| !text.is_empty());
         Ok(texts.into_iter().filter_map(full).collect())
     }
@@ -351,14 +376,21 @@ impl RouteStore for RedisStore {
         let entries: Vec<_> = self.list("pubkey")?.into_iter().collect();
         let mut keys = Vec::with_capacity(entries.len());
         for batch in entries.chunks(BATCH) {
-            let names: Vec<_> = batch.iter().map(|entry| [self.key_entry("").as_bytes(), entry].concat()).collect();
-            let owners: Vec<Option<Vec<u8>>> = self.links.ask(|connection| cmd("MGET").arg(&names).query(connection))?;
-            keys.extend(batch.iter().zip(owners).map(|(entry, owner)| StoredKey {
-                base64: String::from_utf8_lossy(entry).into_owned(),
-                comment: String::new(),
-                // MGET has nothing to say of an entry of another type, nor of one that went away just now.
-                user: String::from_utf8_lossy(&owner.unwrap_or_default()).into_owned(),
-            }));
+            // MGET has nothing to say of an entry of another type, nor of one that went away just now. One command an entry: a cluster
+            // takes no other.
+            let owner = |entry: &Vec<u8>| {
+                let entry = [self.key_entry("").as_bytes(), entry].concat();
+                (entry.clone(), cmd("MGET").arg(entry).clone())
+            };
+            let owners = self.links.many(&batch.iter().map(owner).collect::<Vec<_>>())?;
+            for (entry, owner) in batch.iter().zip(&owners) {
+                let [owner] = self.answer::<[Option<Vec<u8>>; 1]>(owner)?;
+                keys.push(StoredKey {
+                    base64: String::from_utf8_lossy(entry).into_owned(),
+                    comment: String::new(),
+                    user: String::from_utf8_lossy(&owner.unwrap_or_default()).into_owned(),
+                });
+            }
         }
         keys.sort_by(|a, b| (&a.user, &a.base64).cmp(&(&b.user, &b.base64)));
         Ok(keys)
@@ -419,7 +451,7 @@ impl RouteStore for RedisStore {
         }
         let removes = fields.values().filter(|value| value.is_empty()).count();
         // Most are one command, so that the router's own account needs no more rights than that.
-        self.links.ask(|connection| {
+        self.links.ask(&entry, |connection| {
             Ok(match (fields.len() - removes, removes) {
                 (0, 0) => false,
                 (_, 0) => set.query::<u64>(connection)? > 0,
@@ -469,7 +501,7 @@ impl RouteStore for RedisStore {
 }
 
 /// The server's clock: bans end for all nodes at the same time, whatever their own clocks say.
-fn milliseconds(connection: &mut Connection) -> RedisResult<u64> {
+fn milliseconds(connection: &mut dyn ConnectionLike) -> RedisResult<u64> {
     let (seconds, micros): (u64, u64) = cmd("TIME").query(connection)?;
     Ok(seconds * 1000 + micros / 1000)
 }

@@ -24,6 +24,7 @@ mod explain;
 mod faults;
 mod first_ten_minutes;
 mod follow;
+mod ha;
 mod home;
 mod install;
 mod limits;

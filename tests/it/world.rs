@@ -9,6 +9,7 @@ pub mod haproxy;
 pub mod keys;
 pub mod process;
 pub mod router;
+pub mod several;
 pub mod sftp;
 pub mod sshd;
 pub mod store;

@@ -5,15 +5,12 @@
 //! `+client|tracking +client|id`. Keyspace events say the same where the server's `notify-keyspace-events` has them, which is not asked. The
 //! channel `<prefix>changed` says what our own commands change; any server has it, with the ACL rules `+subscribe &<prefix>*`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redis::{Connection, FromRedisValue as _, Msg, PubSub, RedisResult, Value, cmd};
+use redis::{Connection, FromRedisValue as _, Msg, RedisError, RedisResult, Value, cmd};
 
 use super::escaped;
-use crate::store::News;
-
-/// How long there may be no news before the server is asked whether it is there.
-const SILENCE: Duration = Duration::from_secs(10);
+use crate::store::{News, StoreError};
 
 /// The channel that tracking without RESP3 speaks on.
 const INVALIDATED: &str = "__redis__:invalidate";
@@ -24,6 +21,10 @@ pub struct Names<'a> {
     pub prefix: &'a str,
     /// The database.
     pub db: i64,
+    /// Whether one server has all entries; else what it says of them is not all there is.
+    pub whole: bool,
+    /// How long there may be no news before the server is asked whether it is there.
+    pub silence: Duration,
 }
 
 impl Names<'_> {
@@ -68,23 +69,54 @@ impl Names<'_> {
     }
 }
 
-/// Tells all news that come on this connection, which is good for nothing else, until it breaks.
-pub fn hear(connection: &mut Connection, names: &Names<'_>, tell: &mut dyn FnMut(News)) -> RedisResult<()> {
-    let all = track(connection, names).is_ok();
+/// Why there are no news any more.
+pub enum Failed {
+    /// The connection broke.
+    Said(RedisError),
+    /// Another server is the one to ask.
+    Moved(StoreError),
+}
+
+impl From<RedisError> for Failed {
+    fn from(error: RedisError) -> Self {
+        Self::Said(error)
+    }
+}
+
+/// Tells all news that come on this connection, which is good for nothing else, until it breaks. `look` is called as often as
+/// the server may be silent, so that what is to be seen elsewhere is seen in time too.
+pub fn hear(
+    connection: &mut Connection,
+    names: &Names<'_>,
+    look: &mut dyn FnMut() -> Result<(), StoreError>,
+    tell: &mut dyn FnMut(News),
+) -> Result<(), Failed> {
+    let all = names.whole && track(connection, names).is_ok();
     let mut listening = connection.as_pubsub();
     listening.subscribe(&[names.said(), names.changed()])?;
     if all {
         listening.subscribe(INVALIDATED)?;
-    } else {
+    } else if names.whole {
         let pattern = |kind: &str| format!("__keyspace@{}__:{}{kind}:*", names.db, escaped(names.prefix));
         listening.psubscribe(&[pattern("user"), pattern("pubkey")])?;
     }
-    log::debug!("news of the store by {}", if all { "tracking" } else { "keyspace events and our own commands" });
+    let way = if all { "tracking" } else { "keyspace events, where there are any, and our own commands" };
+    log::debug!("news of the store by {way}");
     // What was changed while nobody listened.
     tell(News::Following { all });
-    listening.set_read_timeout(Some(SILENCE))?;
+    listening.set_read_timeout(Some(names.silence))?;
+    let mut looked = Instant::now();
     loop {
-        names.news(&next(&mut listening)?)?.into_iter().for_each(&mut *tell);
+        match listening.get_message() {
+            Ok(message) => names.news(&message)?.into_iter().for_each(&mut *tell),
+            // A connection may be dead without a word.
+            Err(error) if error.is_timeout() => listening.ping::<Value>().map(drop)?,
+            Err(error) => return Err(error.into()),
+        }
+        if looked.elapsed() >= names.silence {
+            look().map_err(Failed::Moved)?;
+            looked = Instant::now();
+        }
     }
 }
 
@@ -96,14 +128,4 @@ fn track(connection: &mut Connection, names: &Names<'_>) -> RedisResult<()> {
         track.arg("PREFIX").arg(format!("{}{kind}:", names.prefix));
     }
     track.exec(connection)
-}
-
-/// The next message. A server that is silent is asked whether it is there: a connection may be dead without a word.
-fn next(listening: &mut PubSub<'_>) -> RedisResult<Msg> {
-    loop {
-        match listening.get_message() {
-            Err(error) if error.is_timeout() => listening.ping::<Value>().map(drop)?,
-            other => return other,
-        }
-    }
 }
