@@ -1,4 +1,5 @@
-//! Where routes come from. One trait, two implementations: [`redis`] (the contract's data) and [`file`] (TOML).
+//! Where routes come from. One trait, two implementations: [`redis`] (the contract's data) and [`file`] (TOML);
+//! stores [`around`] them add one thing each.
 //!
 //! A store holds two maps, key → user's name and user's name → record, the message of a maintenance, bans, and two [`Shelf`]s of what is known
 //! of upstreams, nothing else. It parses no record and proves nothing.
@@ -15,6 +16,7 @@ use crate::error::shown;
 use crate::identity::{Fingerprint, PublicKey, UserName};
 use crate::route::Record;
 
+pub mod around;
 pub mod file;
 pub mod measured;
 pub mod noted;

@@ -2,13 +2,10 @@
 //!
 //! It answers nothing itself. What is written goes through it unnoted.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use ipnet::IpNet;
-
-use super::{Aim, Asked, Found, News, RouteStore, Shelf, StoreError, StoredKey};
+use super::around::Around;
+use super::{Asked, RouteStore, Shelf, StoreError};
 use crate::admission::Ban;
 use crate::identity::{PublicKey, UserName};
 use crate::route::Record;
@@ -69,17 +66,9 @@ impl<'a> Noted<'a> {
     }
 }
 
-impl RouteStore for Noted<'_> {
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-
-    fn check(&self) -> Result<(), StoreError> {
-        self.store.check()
-    }
-
-    fn place(&self, asked: Asked<'_>) -> String {
-        self.store.place(asked)
+impl Around for Noted<'_> {
+    fn inner(&self) -> &dyn RouteStore {
+        self.store
     }
 
     fn owner(&self, key: &PublicKey) -> Result<Option<UserName>, StoreError> {
@@ -94,14 +83,6 @@ impl RouteStore for Noted<'_> {
         self.note(Asked::Maintenance, self.store.maintenance(), |message| Answer::Text(message.clone()))
     }
 
-    fn set_maintenance(&self, message: &str) -> Result<(), StoreError> {
-        self.store.set_maintenance(message)
-    }
-
-    fn is_shared(&self) -> bool {
-        self.store.is_shared()
-    }
-
     fn bans(&self) -> Result<Vec<Ban>, StoreError> {
         let bans = self.note(Asked::Bans, self.store.bans().map(Some), |bans| match bans.len() {
             0 => Answer::Nothing,
@@ -111,73 +92,9 @@ impl RouteStore for Noted<'_> {
         bans.map(Option::unwrap_or_default)
     }
 
-    fn add_ban(&self, ban: &Ban) -> Result<(), StoreError> {
-        self.store.add_ban(ban)
-    }
-
-    fn remove_ban(&self, network: &IpNet) -> Result<bool, StoreError> {
-        self.store.remove_ban(network)
-    }
-
-    fn look(&self, who: &[(&UserName, &PublicKey)]) -> Result<Vec<Found>, StoreError> {
-        self.store.look(who)
-    }
-
-    fn version(&self) -> Option<u64> {
-        self.store.version()
-    }
-
-    fn is_empty(&self) -> Result<bool, StoreError> {
-        self.store.is_empty()
-    }
-
-    fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError> {
-        self.store.hear(tell)
-    }
-
-    fn say(&self, text: &str) -> Result<(), StoreError> {
-        self.store.say(text)
-    }
-
-    fn publish(&self, node: &str, text: &str, life: Duration) -> Result<(), StoreError> {
-        self.store.publish(node, text, life)
-    }
-
-    fn nodes(&self) -> Result<Vec<String>, StoreError> {
-        self.store.nodes()
-    }
-
-    fn users(&self) -> Result<Vec<UserName>, StoreError> {
-        self.store.users()
-    }
-
-    fn keys(&self) -> Result<Vec<StoredKey>, StoreError> {
-        self.store.keys()
-    }
-
-    fn put(&self, user: &UserName, aim: Aim, fields: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError> {
-        self.store.put(user, aim, fields, keys)
-    }
-
     fn entry(&self, shelf: Shelf, address: &str) -> Result<Record, StoreError> {
         let entry = self.store.entry(shelf, address).map(|entry| Some(entry).filter(|entry| !entry.is_empty()));
         let entry = self.note(Asked::Entry(shelf, address), entry, |entry| Answer::Fields(entry.clone()));
         entry.map(Option::unwrap_or_default)
-    }
-
-    fn entries(&self, shelf: Shelf) -> Result<BTreeMap<String, Record>, StoreError> {
-        self.store.entries(shelf)
-    }
-
-    fn put_entry(&self, shelf: Shelf, address: &str, fields: &Record) -> Result<bool, StoreError> {
-        self.store.put_entry(shelf, address, fields)
-    }
-
-    fn remove_user(&self, user: &UserName) -> Result<bool, StoreError> {
-        self.store.remove_user(user)
-    }
-
-    fn remove_key(&self, user: &str, base64: &str) -> Result<bool, StoreError> {
-        self.store.remove_key(user, base64)
     }
 }
