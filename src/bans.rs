@@ -56,10 +56,10 @@ fn tell(result: Result<(), StoreError>, said: &mut Option<String>) {
         Ok(()) if said.take().is_some() => log::info!("bans are in step with the store again"),
         Ok(()) => {}
         Err(error) => {
-            if said.as_ref() != Some(&error.0) {
+            if said.as_ref() != Some(&error.what) {
                 log::warn!("bans are not in step with the store, those known stay in force: {error}");
             }
-            *said = Some(error.0);
+            *said = Some(error.what);
         }
     }
 }

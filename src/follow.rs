@@ -200,10 +200,10 @@ impl State {
                 chosen.iter().for_each(|(_, way)| way.mark_seen());
             }
             Err(error) => {
-                if self.failing.as_ref() != Some(&error.0) {
+                if self.failing.as_ref() != Some(&error.what) {
                     log::warn!("running sessions go on as they are, the store cannot be asked about them: {error}");
                 }
-                self.failing = Some(error.0);
+                self.failing = Some(error.what);
                 self.owing = true;
             }
         }
@@ -220,7 +220,7 @@ fn check(world: &World, chosen: &[(&Arc<Live>, &Way)], due: &Due) -> Result<(), 
     let nobody = |found: &Found| matches!((&found.owner, &found.record), (Ok(None), Ok(None)));
     let unnamed = chosen.iter().any(|(_, way)| !due.names(way));
     if !found.is_empty() && found.iter().all(nobody) && unnamed && world.store.is_empty()? {
-        return Err(StoreError(format!("{} has no users at all any more; it is taken for lost", world.store.describe())));
+        return Err(StoreError::new(format!("{} has no users at all any more; it is taken for lost", world.store.describe())));
     }
     for ((live, way), found) in chosen.iter().zip(&found) {
         if let Some((what, told)) = judge(world, live, way, found) {

@@ -26,7 +26,7 @@ pub fn judge(store: &dyn RouteStore, offered: &Offered) -> Verdict {
         Ok(Some(owner)) if owner == offered.user => Verdict::Theirs,
         Ok(Some(_)) => Verdict::Refused(ANOTHER_USERS.into()),
         Ok(None) => Verdict::Refused(NOBODYS.into()),
-        Err(error) => Verdict::Unknown(error.0),
+        Err(error) => Verdict::Unknown(error.what),
     }
 }
 
@@ -52,10 +52,10 @@ pub fn accepts(key: &PublicKey, config: &config::Downstream) -> Result<(), Strin
 /// Finds the route of a user; that the user has proven a key is the caller's to know.
 pub fn find(store: &dyn RouteStore, user: &UserName, defaults: &Defaults) -> Result<Route, Fault> {
     let fault = |what| Fault::new(Side::Store, Stage::Find, what);
-    if let Some(message) = store.maintenance().map_err(|error| fault(error.0))? {
+    if let Some(message) = store.maintenance().map_err(|error| fault(error.what))? {
         return Err(maintenance(&message));
     }
-    let record = store.record(user).map_err(|error| fault(error.0))?;
+    let record = store.record(user).map_err(|error| fault(error.what))?;
     let record = record.ok_or_else(|| fault("the user has no record; add one with: sftpproxy user add".into()))?;
     let route = Route::parse(user, &record, defaults).map_err(|reasons| fault(format!("bad record: {reasons}")))?;
     route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;

@@ -134,10 +134,10 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
         faults.extend(Account::find(user, group.as_deref()).err());
     }
     if let Store::File(path) = &config.store {
-        faults.extend(sftpproxy::store::file::FileStore::new(path).err().map(|error| error.0));
+        faults.extend(sftpproxy::store::file::FileStore::new(path).err().map(|error| error.what));
     }
     if let Store::Redis(redis) = &config.store {
-        faults.extend(sftpproxy::store::redis::RedisStore::new(redis).err().map(|error| error.0));
+        faults.extend(sftpproxy::store::redis::RedisStore::new(redis).err().map(|error| error.what));
     }
     faults.extend(audit::check(&config.audit));
     if let Some(warning) = warning {
@@ -257,11 +257,11 @@ fn safe_ciphers(ciphers: &str) -> String {
 fn open_store(config: &Config, replicas: bool) -> Result<Box<dyn RouteStore>, String> {
     Ok(match &config.store {
         Store::Redis(redis) => {
-            let store = sftpproxy::store::redis::RedisStore::new(redis).map_err(|error| error.0)?;
+            let store = sftpproxy::store::redis::RedisStore::new(redis).map_err(|error| error.what)?;
             Box::new(if replicas { store } else { store.without_replicas() })
         }
         Store::File(path) => {
-            let store = sftpproxy::store::file::FileStore::new(path).map_err(|error| error.0)?;
+            let store = sftpproxy::store::file::FileStore::new(path).map_err(|error| error.what)?;
             Box::new(store.noting_in(&config.state_dir))
         }
     })

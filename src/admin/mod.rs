@@ -92,7 +92,7 @@ enum Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error.0)
+        Self::Failed(error.what)
     }
 }
 

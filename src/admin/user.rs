@@ -252,7 +252,7 @@ pub fn list(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'
         let record = match context.store.record(&user) {
             Ok(None) => continue,
             Ok(Some(record)) => Ok(record),
-            Err(StoreError(reason)) => Err(reason),
+            Err(StoreError { what, .. }) => Err(what),
         };
         let route = record.as_ref().map_err(Clone::clone).and_then(|record| Route::parse(&user, record, context.defaults));
         objects.push(json!({

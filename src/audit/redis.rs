@@ -22,7 +22,7 @@ impl Stream {
     pub fn new(config: &config::Redis, name: &str, length: u64) -> Result<Self, String> {
         // A connection of its own: followers of the audit must not be able to hold logins up.
         let config = config::Redis { pool_size: 1, ..config.clone() };
-        let links = Links::new(&config).map_err(|error| error.0)?;
+        let links = Links::new(&config).map_err(|error| error.what)?;
         Ok(Self { links, key: format!("{}{name}", config.prefix), length })
     }
 }
@@ -42,7 +42,7 @@ impl Sink for Stream {
             add.arg("kind").arg(line.event.what.kind().name()).arg("event").arg(&line.json).ignore();
         }
         let sent = self.links.ask(&self.key, |connection| pipeline.exec(connection));
-        sent.map_err(|error| match error.0 {
+        sent.map_err(|error| match error.what {
             said if said.contains("NOPERM") => format!("{said}; for the stream also +xadd"),
             said if said.contains("WRONGTYPE") => format!("{said} ({} must be a stream)", self.key),
             said => said,

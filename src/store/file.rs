@@ -81,7 +81,7 @@ impl FileStore {
                 version: 0,
                 fault: Some(format!("{reason}; sftpproxy user add makes it")),
             },
-            Err(unread) => return Err(StoreError(unread.reason)),
+            Err(unread) => return Err(StoreError::new(unread.reason)),
         };
         state.table.warn();
         let notes = path.with_extension("quarantine");
@@ -131,7 +131,7 @@ impl FileStore {
         &self,
         edit: impl FnOnce(&mut toml_edit::DocumentMut, &Table) -> Result<(bool, T), StoreError>,
     ) -> Result<T, StoreError> {
-        let says = |reason: &dyn std::fmt::Display| StoreError(format!("{}: {reason}", self.path.display()));
+        let says = |reason: &dyn std::fmt::Display| StoreError::new(format!("{}: {reason}", self.path.display()));
         // The file itself, not a symbolic link to it, is what is replaced.
         let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let folder = match path.parent() {
@@ -142,7 +142,7 @@ impl FileStore {
         let text = match read_text(&path) {
             Ok((_, text)) => text,
             Err(unread) if unread.missing => String::new(),
-            Err(unread) => return Err(StoreError(unread.reason)),
+            Err(unread) => return Err(StoreError::new(unread.reason)),
         };
         let before = table::parse(&text).map_err(|reason| says(&format_args!("{reason}; correct that first")))?;
         let mut document: toml_edit::DocumentMut = text.parse().map_err(|error| says(&error))?;
@@ -163,7 +163,7 @@ impl RouteStore for FileStore {
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        self.state().fault.clone().map_or(Ok(()), |fault| Err(StoreError(fault)))
+        self.state().fault.clone().map_or(Ok(()), |fault| Err(StoreError::new(fault)))
     }
 
     fn place(&self, asked: Asked<'_>) -> String {
@@ -182,7 +182,7 @@ impl RouteStore for FileStore {
         let state = self.state();
         match &state.fault {
             // Never read: what is not known is not "no such user".
-            Some(fault) if state.table.users.is_empty() => Err(StoreError(fault.clone())),
+            Some(fault) if state.table.users.is_empty() => Err(StoreError::new(fault.clone())),
             _ => Ok(state.table.owners.get(key).cloned()),
         }
     }
@@ -250,9 +250,9 @@ impl RouteStore for FileStore {
     fn add_ban(&self, ban: &Ban) -> Result<(), StoreError> {
         let until = ban.left.map(|left| Timestamp::now() + left).map(|until| until.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         let until = until.map(|until| until.parse::<toml_edit::Datetime>()).transpose();
-        let until = until.map_err(|error| StoreError(format!("the end of the ban: {error}")))?;
+        let until = until.map_err(|error| StoreError::new(format!("the end of the ban: {error}")))?;
         self.change(|document, _| {
-            edit::add_ban(document, &ban.network, until, &ban.why).map_err(StoreError)?;
+            edit::add_ban(document, &ban.network, until, &ban.why).map_err(StoreError::new)?;
             Ok((true, ()))
         })
     }
@@ -290,7 +290,7 @@ impl RouteStore for FileStore {
                 }
             }
             let new: Vec<_> = keys.iter().filter(|(key, _)| !before.owners.contains_key(key)).collect();
-            edit::put(document, user, fields, &new).map_err(StoreError)?;
+            edit::put(document, user, fields, &new).map_err(StoreError::new)?;
             Ok((true, ()))
         })
     }
@@ -317,7 +317,7 @@ impl RouteStore for FileStore {
             let old = before.hosts.get(address);
             let has = |field: &str| old.is_some_and(|old| old.contains_key(field));
             let new = fields.iter().any(|(field, value)| value.is_empty() == has(field));
-            edit::put_host(document, address, fields).map_err(StoreError)?;
+            edit::put_host(document, address, fields).map_err(StoreError::new)?;
             Ok((true, new))
         })
     }

@@ -24,11 +24,28 @@ pub mod redis;
 
 /// Why a store could not answer: one line for the operator, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoreError(pub String);
+pub struct StoreError {
+    /// The line.
+    pub what: String,
+    /// Whether the store did not answer, or said that it cannot at present. Else it has answered, with what is no answer.
+    pub away: bool,
+}
+
+impl StoreError {
+    /// Of a store that has answered, with what is no answer.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), away: false }
+    }
+
+    /// Of a store that has not answered.
+    pub fn away(what: impl Into<String>) -> Self {
+        Self { what: what.into(), away: true }
+    }
+}
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)
     }
 }
 
@@ -59,8 +76,8 @@ impl Aim {
     fn check(self, user: &UserName, exists: bool) -> Result<(), StoreError> {
         let user = shown(user.as_str());
         match (self, exists) {
-            (Self::Create, true) => Err(StoreError(format!("there is a user \"{user}\" already; nothing was written"))),
-            (Self::Update, false) => Err(StoreError(format!("there is no user \"{user}\"; nothing was written"))),
+            (Self::Create, true) => Err(StoreError::new(format!("there is a user \"{user}\" already; nothing was written"))),
+            (Self::Update, false) => Err(StoreError::new(format!("there is no user \"{user}\"; nothing was written"))),
             _ => Ok(()),
         }
     }
@@ -204,5 +221,5 @@ pub trait RouteStore: Send + Sync {
 
 /// The refusal of a key that another user has.
 fn owned(key: &Fingerprint, owner: &str) -> StoreError {
-    StoreError(format!("key {key} belongs to user \"{}\"; one key names one user, so nothing was written", shown(owner)))
+    StoreError::new(format!("key {key} belongs to user \"{}\"; one key names one user, so nothing was written", shown(owner)))
 }

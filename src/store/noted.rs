@@ -58,7 +58,7 @@ impl<'a> Noted<'a> {
         let noted = match &answer {
             Ok(Some(value)) => found(value),
             Ok(None) => Answer::Nothing,
-            Err(error) => Answer::Failed(error.0.clone()),
+            Err(error) => Answer::Failed(error.what.clone()),
         };
         let read = Read { place: self.store.place(asked), answer: noted };
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);

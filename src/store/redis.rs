@@ -101,7 +101,7 @@ impl RedisStore {
     }
 
     fn fault(&self, what: impl std::fmt::Display) -> StoreError {
-        StoreError(format!("{}: {what}", self.links.describe()))
+        StoreError::new(format!("{}: {what}", self.links.describe()))
     }
 
     fn names(&self) -> Names<'_> {

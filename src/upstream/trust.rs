@@ -132,7 +132,7 @@ impl Trust {
 pub fn host(store: &dyn RouteStore, route: &Route) -> Result<Host, Fault> {
     let address = route.address();
     let fault = |what| Fault::new(Side::Store, Stage::Find, what);
-    let entry = store.entry(Shelf::Hosts, &address).map_err(|error| fault(error.0))?;
+    let entry = store.entry(Shelf::Hosts, &address).map_err(|error| fault(error.what))?;
     Host::parse(&address, &entry).map_err(|reason| fault(format!("bad entry of upstream {address}: {reason}")))
 }
 

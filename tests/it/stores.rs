@@ -322,8 +322,8 @@ fn redis_entries_of_the_wrong_type_or_content_are_errors_and_never_no_such_user(
         (store.record(&name("carol")).unwrap_err(), "home: not UTF-8"),
         (store.put(&name("alice"), Aim::Create, &Record::new(), &[with_comment(9)]).unwrap_err(), "WRONGTYPE"),
     ] {
-        assert!(error.0.contains(part) && error.0.contains(&format!("127.0.0.1:{}", redis.port)), "{error}");
-        assert!(error.0.len() < 600 && !error.0.contains('\n'), "{error}");
+        assert!(error.what.contains(part) && error.what.contains(&format!("127.0.0.1:{}", redis.port)), "{error}");
+        assert!(error.what.len() < 600 && !error.what.contains('\n'), "{error}");
     }
     assert_eq!(store.owner(&key(9)).unwrap(), None, "nothing half written");
 }
@@ -347,8 +347,8 @@ fn a_redis_that_is_down_is_told_at_once_to_all_who_ask_and_is_found_again_when_i
         for _ in 0..20 {
             scope.spawn(|| {
                 let error = store.owner(&key(1)).unwrap_err();
-                assert!(error.0.contains("refused") && error.0.contains("SFTPPROXY_REDIS_HOST"), "{error}");
-                assert!(error.0.contains(&format!("127.0.0.1:{}", redis.port)), "{error}");
+                assert!(error.what.contains("refused") && error.what.contains("SFTPPROXY_REDIS_HOST"), "{error}");
+                assert!(error.what.contains(&format!("127.0.0.1:{}", redis.port)), "{error}");
             });
         }
     });
@@ -381,7 +381,7 @@ fn a_redis_that_hangs_costs_no_more_than_the_limits() {
     for (store, most) in [(&pooled, 1500), (&fresh, 2000)] {
         let start = Instant::now();
         let error = store.owner(&key(1)).unwrap_err();
-        assert!(error.0.contains("no answer in time") && error.0.contains("_TIMEOUT"), "{error}");
+        assert!(error.what.contains("no answer in time") && error.what.contains("_TIMEOUT"), "{error}");
         assert!(start.elapsed() < Duration::from_millis(most), "{:?}", start.elapsed());
     }
     redis.signal("-CONT");
@@ -415,7 +415,7 @@ fn passwords_acl_users_and_sockets_work_and_a_wrong_password_is_told_without_it(
         "+@read",
         "+select",
     ]);
-    let ask = |config: config::Redis| RedisStore::new(&config).unwrap().owner(&key(1)).map_err(|error| error.0);
+    let ask = |config: config::Redis| RedisStore::new(&config).unwrap().owner(&key(1)).map_err(|error| error.what);
     let password = |text: &str| Some(Secret::new(text.as_bytes().to_vec()));
     assert_eq!(ask(config::Redis { password: password("right horse"), ..redis.config() }), Ok(None));
     let local = format!("redis+unix://{}?pass=right%20horse", redis.socket().display());
@@ -437,7 +437,7 @@ fn passwords_acl_users_and_sockets_work_and_a_wrong_password_is_told_without_it(
     let router = password(&format!("redis://router:s3cret@127.0.0.1:{}/1", redis.port));
     let router = RedisStore::new(&config::Redis { url: router, ..redis.config() }).unwrap();
     let error = router.put(&name("alice"), Aim::Create, &Record::new(), &[]).unwrap_err();
-    assert!(error.0.contains("NOPERM") && error.0.contains("+@write"), "{error}");
+    assert!(error.what.contains("NOPERM") && error.what.contains("+@write"), "{error}");
 
     let open = Redis::start(&[]);
     let error = ask(config::Redis { password: password("x"), ..open.config() }).unwrap_err();
@@ -504,7 +504,7 @@ fn a_url_that_cannot_be_meant_is_refused_at_the_start_without_showing_it() {
     for url in ["rediss://:s3cret@h/#insecure", "redis://:s3cret@h/x", "redis+unix://u:s3cret@h/path", "redis://:s3cret@"] {
         let url = Some(Secret::new(url.as_bytes().to_vec()));
         let error = RedisStore::new(&config::Redis { url, ..redis_config(1) }).unwrap_err();
-        assert!(error.0.contains("SFTPPROXY_REDIS_URL") && !error.0.contains("s3cret"), "{error}");
+        assert!(error.what.contains("SFTPPROXY_REDIS_URL") && !error.what.contains("s3cret"), "{error}");
     }
 }
 
@@ -561,8 +561,11 @@ fn the_routes_file_is_read_again_when_it_changes_and_a_bad_one_leaves_the_last_g
     ] {
         write(&text);
         let error = store.check().unwrap_err();
-        assert!(error.0.contains(&format!("{}: line {line}: ", path.display())) && error.0.contains(part), "{text}: {error}");
-        assert!(!error.0.contains('\n'), "{error}");
+        assert!(
+            error.what.contains(&format!("{}: line {line}: ", path.display())) && error.what.contains(part),
+            "{text}: {error}"
+        );
+        assert!(!error.what.contains('\n'), "{error}");
         assert_eq!((port().as_str(), store.owner(&key(1))), ("9", Ok(Some(name("alice")))), "{text}");
         assert!(FileStore::new(&path).is_err() && store.put(&name("x"), Aim::Create, &Record::new(), &[]).is_err(), "{text}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
@@ -582,7 +585,7 @@ fn a_routes_file_that_does_not_exist_yet_is_never_taken_for_no_such_user() {
     let store = FileStore::new(&path).unwrap();
     assert!(store.check().is_err());
     let error = store.owner(&key(1)).unwrap_err();
-    assert!(error.0.contains(path.to_str().unwrap()) && error.0.contains("user add"), "{error}");
+    assert!(error.what.contains(path.to_str().unwrap()) && error.what.contains("user add"), "{error}");
     FileStore::new(&path).unwrap().put(&name("alice"), Aim::Create, &Record::new(), &[with_comment(1)]).unwrap();
     assert_eq!(store.owner(&key(1)), Ok(Some(name("alice"))));
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o640);
@@ -594,7 +597,7 @@ fn a_routes_file_that_everybody_can_write_is_refused_and_modes_stay_through_a_ch
     let path = folder.path().join("routes.toml");
     std::fs::write(&path, "[users.alice]\n").unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
-    assert!(FileStore::new(&path).unwrap_err().0.contains("chmod o-w"));
+    assert!(FileStore::new(&path).unwrap_err().what.contains("chmod o-w"));
     std::fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
     let link = folder.path().join("link.toml");
     std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -605,7 +608,7 @@ fn a_routes_file_that_everybody_can_write_is_refused_and_modes_stay_through_a_ch
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left lying about");
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    assert!(FileStore::new(&path).unwrap_err().0.contains("not a regular file"));
+    assert!(FileStore::new(&path).unwrap_err().what.contains("not a regular file"));
 }
 
 #[test]

@@ -74,7 +74,7 @@ impl Walk<'_> {
         match self.store.keys() {
             Ok(keys) => Some(keys),
             Err(error) => {
-                self.step("key", State::Unknown, error.0, Some("logins are refused until the store answers".into()));
+                self.step("key", State::Unknown, error.what, Some("logins are refused until the store answers".into()));
                 None
             }
         }

@@ -16,10 +16,10 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Record>, StoreError> {
     let text = match read_text(path) {
         Ok((_, text)) => text,
         Err(unread) if unread.missing => return Ok(BTreeMap::new()),
-        Err(unread) => return Err(StoreError(unread.reason)),
+        Err(unread) => return Err(StoreError::new(unread.reason)),
     };
     let document: DocumentMut = text.parse().map_err(|_| {
-        StoreError(format!("{}: not as the router has written it; remove it, logins write it again", path.display()))
+        StoreError::new(format!("{}: not as the router has written it; remove it, logins write it again", path.display()))
     })?;
     let record = |item: &Item| -> Record {
         let fields = item.as_table_like().into_iter().flat_map(|table| table.iter());
@@ -30,7 +30,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Record>, StoreError> {
 
 /// Writes fields of an entry; see [`crate::store::RouteStore::put_entry`].
 pub fn put(path: &Path, address: &str, fields: &Record) -> Result<bool, StoreError> {
-    let says = |reason: &dyn std::fmt::Display| StoreError(format!("{}: {reason}", path.display()));
+    let says = |reason: &dyn std::fmt::Display| StoreError::new(format!("{}: {reason}", path.display()));
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     std::fs::create_dir_all(folder).map_err(|error| says(&error))?;
     let _lock = lock(folder).map_err(|reason| says(&reason))?;

@@ -86,7 +86,7 @@ impl Place {
             Some(url) => from_url(url, config.db)?,
             None => {
                 let host = config.host.trim_matches(['[', ']']).to_owned();
-                let info = (host, config.port).into_connection_info().map_err(|error| StoreError(error.to_string()))?;
+                let info = (host, config.port).into_connection_info().map_err(|error| StoreError::new(error.to_string()))?;
                 one(info, config.db, "SFTPPROXY_REDIS_HOST and SFTPPROXY_REDIS_PORT")
             }
         };
@@ -128,7 +128,7 @@ fn one(info: ConnectionInfo, db: i64, setting: &'static str) -> Place {
 }
 
 fn fault(reason: &str) -> StoreError {
-    StoreError(format!("SFTPPROXY_REDIS_URL: {reason} (the value is not shown)"))
+    StoreError::new(format!("SFTPPROXY_REDIS_URL: {reason} (the value is not shown)"))
 }
 
 fn from_url(url: &Secret, db: i64) -> Result<Place, StoreError> {
@@ -293,7 +293,7 @@ mod tests {
             ("rediss+sentinel://:s3cret@s1/m#insecure", "SSL_CERT_FILE"),
             ("redis://:s3cret@h?read=replica", "redis+sentinel://"),
         ] {
-            let error = read(url).unwrap_err().0;
+            let error = read(url).unwrap_err().what;
             assert!(error.contains(part) && error.contains("SFTPPROXY_REDIS_URL") && !error.contains("s3cret"), "{url}: {error}");
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use redis::{ErrorKind, RedisError};
+use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use super::place::{Place, Servers};
 use crate::config;
@@ -41,9 +41,9 @@ impl Words {
         }
     }
 
-    /// A fault in words.
+    /// That there is no server that can be asked, in words.
     pub fn fault(&self, what: impl fmt::Display) -> StoreError {
-        StoreError(format!("{}: {what}", self.what))
+        StoreError::away(format!("{}: {what}", self.what))
     }
 
     /// Every connection is in use.
@@ -69,10 +69,11 @@ impl Words {
             _ => error.to_string(),
         };
         let hint = self.hint(error, &said);
-        if error.is_timeout() {
-            return self.fault(format_args!("{whose}{hint}"));
-        }
-        self.fault(format_args!("{whose}{}{hint}", shown(&said)))
+        let fault = match error.is_timeout() {
+            true => self.fault(format_args!("{whose}{hint}")),
+            false => self.fault(format_args!("{whose}{}{hint}", shown(&said))),
+        };
+        StoreError { away: is_away(error, &said), ..fault }
     }
 
     fn hint(&self, error: &RedisError, said: &str) -> String {
@@ -122,5 +123,59 @@ impl Words {
             return ": look at redis-cli CLUSTER INFO there".into();
         }
         String::new()
+    }
+}
+
+/// Whether the server did not answer, or in no language of Redis, or said that it cannot at present. To be told that one may not ask, or
+/// that an entry is something else, is an answer.
+fn is_away(error: &RedisError, said: &str) -> bool {
+    match error.kind() {
+        ErrorKind::Io
+        | ErrorKind::Parse
+        | ErrorKind::UnexpectedReturnType
+        | ErrorKind::MasterNameNotFoundBySentinel
+        | ErrorKind::NoValidReplicasFoundBySentinel
+        | ErrorKind::ClusterConnectionNotFound => true,
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown | ServerErrorKind::TryAgain,
+        ) => true,
+        // A script that runs too long, and a server that has no place for one more client.
+        _ => error.code() == Some("BUSY") || said.contains("max number of clients"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_away_when_it_does_not_answer_or_cannot_and_not_when_it_refuses() {
+        for (reply, away) in [
+            ("-LOADING Redis is loading the dataset in memory", true),
+            ("-MASTERDOWN Link with MASTER is down", true),
+            ("-CLUSTERDOWN The cluster is down", true),
+            ("-BUSY Redis is busy running a script", true),
+            ("-ERR max number of clients reached", true),
+            ("%~not Redis", true),
+            ("HTTP/1.1 400 Bad Request", true),
+            ("-NOAUTH Authentication required.", false),
+            ("-WRONGPASS invalid username-password pair", false),
+            ("-NOPERM this user has no permissions", false),
+            ("-WRONGTYPE Operation against a key", false),
+            ("-READONLY You can't write against a read only replica.", false),
+            ("-OOM command not allowed when used memory > 'maxmemory'.", false),
+            ("-ERR unknown command", false),
+        ] {
+            let parsed = redis::parse_redis_value(format!("{reply}\r\n").as_bytes());
+            let error = match parsed {
+                Ok(value) => value.extract_error().unwrap_err(),
+                Err(error) => error,
+            };
+            assert_eq!(is_away(&error, &error.to_string()), away, "{reply}: {error:?}");
+        }
+        let silent = RedisError::from(std::io::Error::from(std::io::ErrorKind::WouldBlock));
+        assert!(is_away(&silent, ""));
+        let another = <Vec<u8> as redis::FromRedisValue>::from_redis_value(redis::Value::Int(1)).unwrap_err();
+        assert!(is_away(&another.into(), ""));
     }
 }
