@@ -56,7 +56,8 @@ impl Due {
     fn note(&mut self, news: News) {
         match news {
             News::Following { all } => (self.told, self.all) = (all, true),
-            News::Lost => self.told = false,
+            // What is gone afterwards was not taken away because it was named before.
+            News::Lost => *self = Self { all: self.all || self.is_named(), hurry: self.hurry, ..Self::default() },
             News::User(user) => drop(self.users.insert(user)),
             News::Key(key) => drop(self.keys.insert(key)),
             News::Anything => self.all = true,
