@@ -5,6 +5,7 @@
 //! lives, its threads and descriptors are back to the baseline, each accepted connection has its one end line, nothing panicked.
 
 pub mod clients;
+pub mod front;
 pub mod haproxy;
 pub mod keys;
 pub mod process;

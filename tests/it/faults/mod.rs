@@ -11,6 +11,7 @@ use crate::world::{Setup, USER, World};
 
 mod client;
 mod idle;
+mod redis;
 mod store;
 mod transfer;
 mod upstream;

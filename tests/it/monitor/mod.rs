@@ -49,13 +49,13 @@ pub fn get_with(port: u16, path: &str, fields: &str) -> (u16, String, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
 }
 
-fn get(port: u16, path: &str) -> (u16, String) {
+pub fn get(port: u16, path: &str) -> (u16, String) {
     let (status, _, body) = get_with(port, path, "");
     (status, body)
 }
 
 /// Every series and its value.
-fn series(port: u16) -> BTreeMap<String, f64> {
+pub fn series(port: u16) -> BTreeMap<String, f64> {
     let (status, text) = get(port, "/metrics");
     assert_eq!(status, 200, "{text}");
     let pair = |line: &str| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.parse().unwrap()));
