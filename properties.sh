@@ -92,6 +92,10 @@ export SFTPPROXY_REDIS_COMMAND_TIMEOUT='2'
 # Value: NUMBER
 export SFTPPROXY_REDIS_POOL_SIZE='8'
 
+# How long after it was seen in Redis the route of a user who has logged in is good for new logins while Redis does not answer; 0 = not at all.
+# Value: SECONDS
+export SFTPPROXY_STORE_GRACE='0'
+
 # Private key for upstreams when the record has none; empty = ssh-agent, then ~/.ssh/id_ed25519, id_ecdsa, id_rsa.
 # Value: FILE
 export SFTPPROXY_UPSTREAM_KEY_PATH=''

@@ -110,6 +110,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("redis-command-timeout", "2", "SECONDS", "Time limit for an answer of Redis."),
     setting("redis-pool-size", "8", "NUMBER", "Connections to Redis at most."),
     setting(
+        "store-grace",
+        "0",
+        "SECONDS",
+        "How long after it was seen in Redis the route of a user who has logged in is good for new logins while Redis does not answer; 0 = not at all.",
+    ),
+    setting(
         "upstream-key-path",
         "",
         "FILE",
@@ -410,6 +416,8 @@ pub struct Redis {
     pub command_timeout: Duration,
     /// Connections at most.
     pub pool_size: u32,
+    /// How long what it has said is good while it does not answer.
+    pub grace: Duration,
 }
 
 /// Bounds of the whole process.
@@ -666,6 +674,7 @@ fn redis(values: &mut Values<'_>) -> Redis {
         connect_timeout: values.seconds("redis-connect-timeout"),
         command_timeout: values.seconds("redis-command-timeout"),
         pool_size: values.number("redis-pool-size", 1, 1_000) as u32,
+        grace: Duration::from_secs(values.number("store-grace", 0, 86_400)),
     }
 }
 

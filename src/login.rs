@@ -12,7 +12,7 @@ use crate::downstream::Verdict;
 use crate::error::{Fault, Side, Stage, shown};
 use crate::identity::{Offered, PublicKey, UserName};
 use crate::route::{Defaults, Route};
-use crate::store::RouteStore;
+use crate::store::{Asked, RouteStore, Shelf};
 
 /// Why a key is refused that the store knows as somebody else's.
 pub const ANOTHER_USERS: &str = "the key is another user's";
@@ -60,6 +60,11 @@ pub fn find(store: &dyn RouteStore, user: &UserName, defaults: &Defaults) -> Res
     let route = Route::parse(user, &record, defaults).map_err(|reasons| fault(format!("bad record: {reasons}")))?;
     route.maintenance.as_deref().map_or(Ok(()), |message| Err(maintenance(message)))?;
     Ok(route)
+}
+
+/// All that the login of this user with this key, to the upstream at this address, has asked of the store and must not go wrong.
+pub fn asked<'a>(user: &'a UserName, key: &'a PublicKey, address: &'a str) -> [Asked<'a>; 4] {
+    [Asked::Owner(key), Asked::Maintenance, Asked::Record(user), Asked::Entry(Shelf::Hosts, address)]
 }
 
 /// Whether the user may come from this address, by the record.

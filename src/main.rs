@@ -26,6 +26,7 @@ use sftpproxy::monitor::Monitor;
 use sftpproxy::server::{self, Ended, Shutdown};
 use sftpproxy::session::World;
 use sftpproxy::store::RouteStore;
+use sftpproxy::store::grace::Grace;
 use sftpproxy::store::measured::Measured;
 use sftpproxy::upstream::{self, Kept, Quarantine};
 use sftpproxy::{admin, cli, sandbox};
@@ -177,7 +178,11 @@ fn serve(mut config: Config, mut supply: Supply) -> Result<Ended, String> {
     }
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let metrics = Metrics::new(started, metrics_at.is_some(), config.monitor.users);
-    let store = Box::new(Measured::new(open_store(&config, true)?, &metrics));
+    let store: Box<dyn RouteStore> = Box::new(Measured::new(open_store(&config, true)?, &metrics));
+    let store: Box<dyn RouteStore> = match &config.store {
+        Store::Redis(redis) if !redis.grace.is_zero() => Box::new(Grace::start(store, redis.grace)?),
+        _ => store,
+    };
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");
     }

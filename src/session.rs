@@ -310,7 +310,7 @@ fn relay_upstream(
     half: Half,
     (watched, proven, accepted): (&Watched<'_>, Instant, Instant),
 ) -> (u64, Option<Upstream>) {
-    let mut upstream = match open_upstream(world, (live.id(), user), route, waiting) {
+    let mut upstream = match open_upstream(world, (live, user), route, waiting) {
         Ok(upstream) => upstream,
         Err(fault) => {
             if fault.side == Side::Upstream {
@@ -322,6 +322,9 @@ fn relay_upstream(
         }
     };
     live.opened(route.address(), route.login.clone());
+    if let Some(way) = live.way() {
+        world.store.served(&login::asked(user, &way.key, &route.address()));
+    }
     tell_opened(watched.teller(), route, &upstream);
     watched.teller().seen().opened(accepted.elapsed());
     world.metrics.recent.upstream(&route.address(), None, Instant::now());
@@ -343,9 +346,15 @@ fn tell(watched: &Watched<'_>, fault: &Fault, (live, waiting): (&Live, Waiting<'
     log::info!("told session={id} user=\"{user}\" requests={requests} text=\"{}\"", shown(&text));
 }
 
-fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Fault> {
+fn open_upstream(
+    world: &World,
+    (live, user): (&Live, &UserName),
+    route: &Route,
+    waiting: Waiting<'_>,
+) -> Result<Upstream, Fault> {
     let config = &world.config.upstream;
     let host = host(world.store.as_ref(), route)?;
+    tell_grace(world, live, route);
     let trust = Trust::find(route, &host, config)?;
 
     let kept = if waiting.announce.is_some() { None } else { world.kept.open(user, route, &trust, config, waiting) };
@@ -362,10 +371,26 @@ fn open_upstream(world: &World, (id, user): (u64, &UserName), route: &Route, wai
     let host_key = format!("{} {}", upstream.host_key().kind(), upstream.host_key().fingerprint());
     let user = shown(user.as_str());
     log::info!(
-        "open session={id} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" key=\"{}\" cipher={cipher}{again}",
+        "open session={} user=\"{user}\" upstream={address} login=\"{login}\" host-key=\"{host_key}\" key=\"{}\" cipher={cipher}{again}",
+        live.id(),
         upstream.key()
     );
     Ok(upstream)
+}
+
+/// Tells of a user who goes on although the store is away: each time.
+fn tell_grace(world: &World, live: &Live, route: &Route) {
+    let Some(way) = live.way() else { return };
+    let Some(age) = world.store.lent(&login::asked(&way.user, &way.key, &route.address())) else { return };
+    world.metrics.graced();
+    log::warn!(
+        "grace session={} user=\"{}\" key=\"{} {}\" seen={:.0}",
+        live.id(),
+        shown(way.user.as_str()),
+        way.key.kind(),
+        way.key.fingerprint(),
+        age.as_secs_f64()
+    );
 }
 
 /// A channel on a new connection, and how long each step took.

@@ -51,6 +51,7 @@ pub struct Metrics {
     quarantined: Numbers,
     keys: Numbers,
     logins: Numbers,
+    graced: Numbers,
     login: Times,
     ended: Numbers,
     steps: Times,
@@ -99,6 +100,11 @@ impl Metrics {
                 "sftpproxy_logins",
                 "Logins, from accept to the open upstream, by how they ended",
                 &[Login::label(), Reason::label()],
+            ),
+            graced: counters(
+                "sftpproxy_logins_by_grace",
+                "Logins that went on with what the store had said before it was away",
+                &[],
             ),
             login: times("sftpproxy_login_seconds", "Time from accept to the open upstream", &[], LOGINS),
             ended: counters(
@@ -156,6 +162,7 @@ impl Metrics {
             &self.quarantined,
             &self.keys,
             &self.logins,
+            &self.graced,
             &self.login,
             &self.ended,
             &self.steps,
@@ -221,6 +228,11 @@ impl Metrics {
     pub fn store(&self, call: Call, time: Duration, answered: bool) {
         self.store.observe(&[call as usize], time);
         self.store_errors.add(&[call as usize], u64::from(!answered));
+    }
+
+    /// A login goes on with what the store had said before it was away.
+    pub fn graced(&self) {
+        self.graced.add(&[], 1);
     }
 
     /// Events were lost at the place that the audit calls so.

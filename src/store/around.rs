@@ -53,6 +53,18 @@ pub trait Around: Send + Sync {
     fn put_entry(&self, shelf: Shelf, address: &str, fields: &Record) -> Result<bool, StoreError> {
         self.inner().put_entry(shelf, address, fields)
     }
+
+    fn served(&self, asked: &[Asked<'_>]) {
+        self.inner().served(asked);
+    }
+
+    fn lent(&self, asked: &[Asked<'_>]) -> Option<Duration> {
+        self.inner().lent(asked)
+    }
+
+    fn stands_in(&self) -> bool {
+        self.inner().stands_in()
+    }
 }
 
 impl<A: Around> RouteStore for A {
@@ -90,6 +102,18 @@ impl<A: Around> RouteStore for A {
 
     fn put_entry(&self, shelf: Shelf, address: &str, fields: &Record) -> Result<bool, StoreError> {
         Around::put_entry(self, shelf, address, fields)
+    }
+
+    fn served(&self, asked: &[Asked<'_>]) {
+        Around::served(self, asked);
+    }
+
+    fn lent(&self, asked: &[Asked<'_>]) -> Option<Duration> {
+        Around::lent(self, asked)
+    }
+
+    fn stands_in(&self) -> bool {
+        Around::stands_in(self)
     }
 
     // From here on handed on.

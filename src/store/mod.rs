@@ -18,6 +18,7 @@ use crate::route::Record;
 
 pub mod around;
 pub mod file;
+pub mod grace;
 pub mod measured;
 pub mod noted;
 pub mod redis;
@@ -182,6 +183,22 @@ pub trait RouteStore: Send + Sync {
 
     /// Tells the store's news as they come; returns when there will be none any more.
     fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError>;
+
+    /// A login that has asked all this has succeeded.
+    fn served(&self, asked: &[Asked<'_>]) {
+        let _ = asked;
+    }
+
+    /// How long ago the store has said what a login that has asked all this was told, if that is not what it says now.
+    fn lent(&self, asked: &[Asked<'_>]) -> Option<Duration> {
+        let _ = asked;
+        None
+    }
+
+    /// Whether somebody is let in although the store does not answer.
+    fn stands_in(&self) -> bool {
+        false
+    }
 
     /// Says something to every node that hears the store's news.
     fn say(&self, text: &str) -> Result<(), StoreError>;

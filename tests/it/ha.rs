@@ -124,6 +124,7 @@ fn store(url: &str) -> RedisStore {
         connect_timeout: Duration::from_secs(1),
         command_timeout: Duration::from_secs(1),
         pool_size: 4,
+        grace: Duration::ZERO,
     })
     .unwrap()
 }

@@ -117,6 +117,7 @@ fn redis_config(port: u16) -> config::Redis {
         connect_timeout: Duration::from_secs(1),
         command_timeout: Duration::from_secs(1),
         pool_size: 4,
+        grace: Duration::ZERO,
     }
 }
 

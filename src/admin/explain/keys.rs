@@ -74,7 +74,7 @@ impl Walk<'_> {
         match self.store.keys() {
             Ok(keys) => Some(keys),
             Err(error) => {
-                self.step("key", State::Unknown, error.what, Some("logins are refused until the store answers".into()));
+                self.step("key", State::Unknown, error.what, Some(self.until_it_answers()));
                 None
             }
         }
@@ -95,8 +95,8 @@ impl Walk<'_> {
                 return true;
             }
             Verdict::Unknown(reason) => {
-                let advice = "the session ends; logins are refused until the store answers";
-                self.step("key", State::Unknown, format!("{name}: {reason}"), Some(advice.into()));
+                let advice = format!("the session ends; {}", self.until_it_answers());
+                self.step("key", State::Unknown, format!("{name}: {reason}"), Some(advice));
             }
             Verdict::Refused(reason) => {
                 let advice = self.refused_key(key);

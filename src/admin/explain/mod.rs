@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::print::State;
 use super::{Console, Context, Trouble, json_option, key, key_lines, print, refused, text};
 use crate::admission::{Admission, Refusal};
+use crate::config;
 use crate::error::{Fault, Side, shown};
 use crate::identity::{Fingerprint, UserName};
 use crate::login;
@@ -175,7 +176,7 @@ impl Walk<'_> {
         let failed = reads.iter().any(|read| matches!(read.answer, Answer::Failed(_)));
         let everybody = matches!(reads.as_slice(), [Read { answer: Answer::Text(_), .. }]);
         let (state, advice) = match fault.side {
-            _ if failed => (State::Unknown, Some("logins are refused until the store answers".to_owned())),
+            _ if failed => (State::Unknown, Some(self.until_it_answers())),
             Side::Router if everybody => (State::Bad, Some("sftpproxy maintenance off".to_owned())),
             Side::Router => (State::Bad, Some(format!("sftpproxy maintenance off --user {user}"))),
             _ if fault.what.starts_with("bad record") => {
@@ -184,6 +185,20 @@ impl Walk<'_> {
             _ => (State::Bad, None),
         };
         self.steps.push(Step { name: "route", state, text: fault.what, reads, advice });
+    }
+
+    /// What a store that does not answer means for logins. What a running router remembers is not known here.
+    fn until_it_answers(&self) -> String {
+        let grace = match &self.context.config.store {
+            config::Store::Redis(redis) => redis.grace.as_secs(),
+            config::Store::File(_) => 0,
+        };
+        match grace {
+            0 => "logins are refused until the store answers".to_owned(),
+            _ => format!(
+                "until the store answers, a router lets in who has logged in there and was seen in it within {grace} s (SFTPPROXY_STORE_GRACE), and refuses others"
+            ),
+        }
     }
 
     fn policy(&mut self, route: &Route) {

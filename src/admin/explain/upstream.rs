@@ -54,7 +54,7 @@ impl Walk<'_> {
         let reads = self.store.take();
         let failed = reads.iter().any(|read| matches!(read.answer, Answer::Failed(_)));
         let (state, advice) = match failed {
-            true => (State::Unknown, "logins are refused until the store answers".to_owned()),
+            true => (State::Unknown, self.until_it_answers()),
             false => (State::Bad, format!("correct it: sftpproxy host-key approve {}", route.address())),
         };
         self.steps.push(Step { name: "host key", state, text: fault.what, reads, advice: Some(advice) });

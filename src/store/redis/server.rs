@@ -206,7 +206,9 @@ pub fn client(info: redis::ConnectionInfo) -> RedisResult<Client> {
 /// Which server that is.
 pub fn target(servers: &Servers, manner: &Manner) -> Result<Target, StoreError> {
     Ok(match servers {
-        Servers::One(info) => Target::One(Box::new(client(info.clone()).map_err(|error| StoreError::new(format!("redis: {error}")))?)),
+        Servers::One(info) => {
+            Target::One(Box::new(client(info.clone()).map_err(|error| StoreError::new(format!("redis: {error}")))?))
+        }
         Servers::Sentinel { service, at, login } => {
             let manner = Manner { login: login.clone(), db: 0, ..manner.clone() };
             Target::Master(Arc::new(Sentinels::new(service, at, manner)))

@@ -10,6 +10,7 @@ use crate::world::router::Router;
 use crate::world::{Setup, USER, World};
 
 mod client;
+mod grace;
 mod idle;
 mod redis;
 mod store;
