@@ -73,9 +73,14 @@ pub trait Watch {
         true
     }
 
-    /// Whether the upstream owes an answer; `None` = nobody counts.
+    /// Whether the upstream owes an answer to a request that it has as a whole; `None` = nobody counts.
     fn owes(&self) -> Option<bool> {
         None
+    }
+
+    /// Whether a request has come in part, and its rest has not.
+    fn amid(&self) -> bool {
+        false
     }
 }
 
@@ -332,7 +337,7 @@ impl Half {
             if until.is_some_and(|until| until <= Instant::now()) {
                 break Err(if lingering.is_some() { "the rest could not be delivered in time".into() } else { late() });
             }
-            let patience = self.lost_patience();
+            let patience = self.lost_patience(watch);
             if let Some((at, what)) = &patience
                 && *at <= Instant::now()
             {
@@ -363,23 +368,26 @@ impl Half {
     }
 
     /// When this side's patience will be over if nothing happens, and what is said then.
-    fn lost_patience(&self) -> Option<(Instant, String)> {
+    fn lost_patience(&self, watch: &dyn Watch) -> Option<(Instant, String)> {
         let Patience { idle, stall } = self.patience;
         if !self.control.is_open() || (idle, stall) == (None, None) {
             return None;
         }
         let (asked, answered) = self.control.last();
+        let last = asked.max(answered);
+        // An answer that has come in part is still owed; a request that has come in part is still the client's to make.
+        let owed = watch.owes() == Some(true) || (asked > answered && !watch.amid());
         let said = |what: &str, limit: Duration, setting: &str| format!("{what} for {} s ({setting})", limit.as_secs_f32());
         let stuck = self.stuck.zip(stall).map(|(since, limit)| {
             (since + limit, said(&format!("the {} takes no bytes", taker(self.side)), limit, "SFTPPROXY_STALL_TIMEOUT"))
         });
         // What the other side does not take may be why nothing is taken from this one.
-        let waits = self.side == Side::Upstream && asked > answered && !self.full && self.held.is_none();
+        let waits = self.side == Side::Upstream && owed && !self.full && self.held.is_none();
         let silent = stall
             .filter(|_| waits)
-            .map(|limit| (asked + limit, said("the upstream answers nothing", limit, "SFTPPROXY_STALL_TIMEOUT")));
-        let rests = self.side == Side::Downstream && asked <= answered && !self.is_blocked() && self.inbox.is_empty();
-        let idle = idle.filter(|_| rests).map(|limit| (answered + limit, said("no request", limit, "SFTPPROXY_IDLE_TIMEOUT")));
+            .map(|limit| (last + limit, said("the upstream answers nothing", limit, "SFTPPROXY_STALL_TIMEOUT")));
+        let rests = self.side == Side::Downstream && !owed && !self.is_blocked() && self.inbox.is_empty();
+        let idle = idle.filter(|_| rests).map(|limit| (last + limit, said("no request", limit, "SFTPPROXY_IDLE_TIMEOUT")));
         [stuck, silent, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 

@@ -83,6 +83,10 @@ pub struct Watched<'a> {
     blind: AtomicBool,
     /// Requests in flight, after the last buffer of either thread.
     owed: AtomicUsize,
+    /// The last of them has gone on in part.
+    unfinished: AtomicBool,
+    /// The client's last bytes end in a request, wherever the first part of that is.
+    amid: AtomicBool,
 }
 
 /// What stands behind one lock, which each thread takes once a buffer.
@@ -116,8 +120,8 @@ impl<'a> Watched<'a> {
             live.keep(Arc::downgrade(books) as Weak<dyn live::Books>);
         }
         let user = live.who().map(|who| shown(&who.user)).unwrap_or_default();
-        let (blind, owed) = (AtomicBool::new(false), AtomicUsize::new(0));
-        Self { id: live.id(), user, route, teller, books, blind, owed }
+        let (blind, owed, unfinished, amid) = Default::default();
+        Self { id: live.id(), user, route, teller, books, blind, owed, unfinished, amid }
     }
 
     /// The session's number, and its user as the log shows it.
@@ -164,7 +168,8 @@ impl<'a> Watched<'a> {
     }
 
     fn owes(&self) -> Option<bool> {
-        self.books.as_ref().filter(|_| !self.blind.load(Ordering::Relaxed)).map(|_| self.owed.load(Ordering::Relaxed) > 0)
+        let books = self.books.as_ref().filter(|_| !self.blind.load(Ordering::Relaxed));
+        books.map(|_| self.owed.load(Ordering::Relaxed) > usize::from(self.unfinished.load(Ordering::Relaxed)))
     }
 
     fn takes_digests(&self) -> bool {
@@ -282,6 +287,8 @@ impl Watch for RequestWatch<'_> {
             (Heard::Event(_) | Heard::Content(_), None) => {}
         };
         let passed = requests.pass(buffer, books, &mut told).map_err(|error| error.to_string());
+        watched.unfinished.store(!requests.is_whole(), Ordering::Relaxed);
+        watched.amid.store(!requests.at_boundary(), Ordering::Relaxed);
         if let Some(both) = &both {
             watched.note(&both.ledger);
         }
@@ -294,6 +301,10 @@ impl Watch for RequestWatch<'_> {
 
     fn owes(&self) -> Option<bool> {
         self.watched.owes()
+    }
+
+    fn amid(&self) -> bool {
+        self.watched.amid.load(Ordering::Relaxed)
     }
 }
 
@@ -344,6 +355,10 @@ impl Watch for ReplyWatch<'_> {
 
     fn owes(&self) -> Option<bool> {
         self.watched.owes()
+    }
+
+    fn amid(&self) -> bool {
+        self.watched.amid.load(Ordering::Relaxed)
     }
 }
 

@@ -167,6 +167,11 @@ impl Requests {
         self.cut.at_boundary()
     }
 
+    /// Whether what has gone on, and was entered, ends with a whole request.
+    pub fn is_whole(&self) -> bool {
+        self.cut.is_between()
+    }
+
     /// Bytes that are held back until more have come.
     pub fn held(&self) -> usize {
         self.cut.held()

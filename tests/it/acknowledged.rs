@@ -1,11 +1,7 @@
 //! Acknowledged means stored: uploads are cut at a random byte of either leg and either direction. What the client was told is on the
 //! upstream's disk, and so is what the audit says. `scripts/acknowledged` makes it long.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 use sftpproxy::sftp::OpenFlags;
@@ -16,91 +12,34 @@ use crate::random::{Random, code};
 use crate::world::clients::Target;
 use crate::world::process::{LIMIT, until};
 use crate::world::sftp::Sftp;
+use crate::world::toxic::{Direction, Relay, Strike, Toxic};
 use crate::world::tree::small_file;
 use crate::world::{Setup, USER, World, keys};
 
 /// Bytes of an upload, of each of its WRITEs, and how many of these are on their way at a time.
-const SIZE: usize = 400_000;
-const PIECE: usize = 16_000;
-const FLYING: usize = 8;
+pub const SIZE: usize = 400_000;
+pub const PIECE: usize = 16_000;
+pub const FLYING: usize = 8;
 
 /// The id of CLOSE; those of WRITEs are below.
 const CLOSE: u32 = 1_000_000;
 
-/// A relay whose connection is cut after so many bytes of one direction: 0 is up, 1 is down.
-struct Cutter {
-    port: u16,
-    limits: Arc<[AtomicUsize; 2]>,
-    passed: Arc<[AtomicUsize; 2]>,
-}
-
-impl Cutter {
-    fn start(to: u16) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-        let cutter = Self { port: listener.local_addr().unwrap().port(), limits: Arc::default(), passed: Arc::default() };
-        cutter.let_all_pass();
-        let (limits, passed) = (Arc::clone(&cutter.limits), Arc::clone(&cutter.passed));
-        std::thread::spawn(move || {
-            for near in listener.incoming().map_while(Result::ok) {
-                let Ok(far) = TcpStream::connect(("127.0.0.1", to)) else { break };
-                for (direction, [from, to]) in [[&near, &far], [&far, &near]].into_iter().enumerate() {
-                    let (from, to) = (from.try_clone().expect("a descriptor"), to.try_clone().expect("a descriptor"));
-                    let limit = limits[direction].load(Ordering::SeqCst);
-                    passed[direction].store(0, Ordering::SeqCst);
-                    let passed = Arc::clone(&passed);
-                    std::thread::spawn(move || pass(from, to, limit, &passed[direction]));
-                }
-            }
-        });
-        cutter
-    }
-
-    fn let_all_pass(&self) {
-        self.limits.iter().for_each(|limit| limit.store(usize::MAX, Ordering::SeqCst));
-    }
-
-    fn cut(&self, direction: usize, after: usize) {
-        self.limits[direction].store(after, Ordering::SeqCst);
-    }
-
-    /// How many bytes have passed in the last connection, by direction.
-    fn passed(&self) -> [usize; 2] {
-        [0, 1].map(|direction| self.passed[direction].load(Ordering::SeqCst))
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, limit: usize, passed: &AtomicUsize) {
-    let mut buffer = vec![0; 16 * 1024];
-    let mut left = limit;
-    while left > 0
-        && let Ok(count @ 1..) = from.read(&mut buffer)
-    {
-        let count = count.min(left);
-        left -= count;
-        passed.fetch_add(count, Ordering::SeqCst);
-        if to.write_all(&buffer[..count]).is_err() {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
-
 /// What the client of an upload was told.
 #[derive(Debug, Default)]
-struct Told {
+pub struct Told {
     /// The file's handle came.
     opened: bool,
     /// Which WRITEs were answered with OK.
-    written: Vec<usize>,
+    pub written: Vec<usize>,
     /// CLOSE was answered with OK.
-    closed: bool,
+    pub closed: bool,
     /// The router has answered itself: there was no upstream.
-    refused: bool,
+    pub refused: bool,
 }
 
 impl Told {
     /// Notes an answer. There is no other than OK: nothing is wrong with the files.
-    fn note(&mut self, reply: &[u8]) {
+    pub fn note(&mut self, reply: &[u8]) {
         assert_eq!((reply[0], code(reply)), (STATUS, OK));
         match u32::from_be_bytes([reply[1], reply[2], reply[3], reply[4]]) {
             CLOSE => self.closed = true,
@@ -109,14 +48,17 @@ impl Told {
     }
 }
 
-fn piece(number: usize) -> std::ops::Range<usize> {
+/// Which bytes a WRITE has.
+pub fn piece(number: usize) -> std::ops::Range<usize> {
     number * PIECE..SIZE.min((number + 1) * PIECE)
 }
 
 /// Uploads until it is done or cut. `eager`: CLOSE is sent right behind the last WRITE, without waiting for answers.
 fn upload(target: &Target, path: &Path, content: &[u8], eager: bool) -> Told {
     let (mut told, mut sftp) = (Told::default(), Sftp::start(target));
-    talk(&mut sftp, &mut told, path, content, eager);
+    if sftp.reply().is_some() {
+        put(&mut sftp, &mut told, (path.to_str().unwrap(), content), eager, &mut |_| ());
+    }
     // Whatever still comes, also after sending has failed.
     while let Some(reply) = if told.closed { sftp.reply_at_hand() } else { sftp.reply() } {
         if reply[0] == STATUS && !told.refused {
@@ -126,11 +68,16 @@ fn upload(target: &Target, path: &Path, content: &[u8], eager: bool) -> Told {
     told
 }
 
-/// `None` = it was cut.
-fn talk(sftp: &mut Sftp, told: &mut Told, path: &Path, content: &[u8], eager: bool) -> Option<()> {
-    sftp.reply()?;
+/// Uploads in a session that has begun. `amid` hears of each WRITE that is answered how many are. `None` = it was cut.
+pub fn put(
+    sftp: &mut Sftp,
+    told: &mut Told,
+    (path, content): (&str, &[u8]),
+    eager: bool,
+    amid: &mut dyn FnMut(usize),
+) -> Option<()> {
     let mut open = vec![3, 0, 0, 0, 0];
-    put_string(&mut open, path.to_str().unwrap().as_bytes());
+    put_string(&mut open, path.as_bytes());
     put_u32(&mut open, OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE);
     put_u32(&mut open, 0);
     sftp.send(&open).ok()?;
@@ -153,6 +100,7 @@ fn talk(sftp: &mut Sftp, told: &mut Told, path: &Path, content: &[u8], eager: bo
     for number in 0..count {
         while number - told.written.len() >= FLYING {
             told.note(&sftp.reply()?);
+            amid(told.written.len());
         }
         let mut write = request(6, number as u32);
         write.extend((number * PIECE).to_be_bytes());
@@ -170,7 +118,7 @@ fn talk(sftp: &mut Sftp, told: &mut Told, path: &Path, content: &[u8], eager: bo
 }
 
 /// What is not on the disk of these bytes of the file.
-fn missing(path: &Path, content: &[u8], ranges: &[std::ops::Range<usize>]) -> Option<std::ops::Range<usize>> {
+pub fn missing(path: &Path, content: &[u8], ranges: &[std::ops::Range<usize>]) -> Option<std::ops::Range<usize>> {
     let stored = std::fs::read(path).unwrap_or_default();
     ranges.iter().find(|range| stored.get((*range).clone()) != content.get((*range).clone())).cloned()
 }
@@ -221,7 +169,7 @@ fn what_client_and_audit_were_told_of_a_cut_upload_is_stored() {
     let audit = audits.path().join("audit");
     let setting = format!("file:{}", audit.display());
     let world = World::with(Setup { settings: &[("AUDIT", &setting)], ..Setup::default() });
-    let legs = [Cutter::start(world.router.port), Cutter::start(world.sshd.port)];
+    let legs = [Relay::start(world.router.port), Relay::start(world.sshd.port)];
     let mut route = world.route();
     route.iter_mut().filter(|(name, _)| *name == "port").for_each(|(_, port)| *port = legs[1].port.to_string());
     world.store.put(USER, &[&keys::ed25519(USER)], &route);
@@ -245,8 +193,9 @@ fn what_client_and_audit_were_told_of_a_cut_upload_is_stored() {
     for number in 1..=count {
         let (leg, direction, eager) = (random.below(2), random.below(4) / 3, random.below(2) == 0);
         let after = 1 + random.below(usual[leg][direction]);
-        legs.iter().for_each(Cutter::let_all_pass);
-        legs[leg].cut(direction, after);
+        let way = [Direction::Up, Direction::Down][direction];
+        legs.iter().for_each(|leg| leg.plan(None));
+        legs[leg].plan(Some(Strike::new(Toxic::Cut, way, after)));
         let told = upload(&target, &path(number), &content, eager);
         let ranges: Vec<_> = told.written.iter().map(|number| piece(*number)).collect();
         let lost = missing(&path(number), &content, &ranges);
@@ -264,7 +213,7 @@ fn what_client_and_audit_were_told_of_a_cut_upload_is_stored() {
     let lines = |word: &str| world.router.lines().iter().filter(|line| line.contains(word)).count();
     assert!(until(LIMIT, || lines("] accept session=") == lines("] end session=")), "sessions that do not end");
     // Events come in their order: behind those of one more upload nothing of the others is missing.
-    legs.iter().for_each(Cutter::let_all_pass);
+    legs.iter().for_each(|leg| leg.plan(None));
     uploads.push(upload(&target, &path(count + 1), &content, true));
     let is_last = |event: &Value| event["kind"] == "upload-complete" && event["path"] == path(count + 1).to_str().unwrap();
     assert!(until(LIMIT, || events(&audit).iter().any(is_last)), "the last upload is not in the audit");

@@ -2,15 +2,13 @@
 //! `contract` and `faults` trust, `attacks` what a client with a good key can do, `admission` sources. SECURITY.md has a row for each hole
 //! with the test's name. Numbers of CVEs stand at the tests that were written because of them.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::attacks::{MOST, Site};
 use crate::contract::trusts;
 use crate::login::on_disk;
 use crate::raw::{Answer, Client, Key, Login, Transport};
+use crate::world::toxic::{Direction, Relay, Strike, Toxic};
 use crate::world::{Kind, Setup, USER, World, keys};
 
 /// IGNORE without content as it is sent before keys are exchanged: length, padding's length, type, an empty string, padding.
@@ -65,51 +63,6 @@ fn a_list_of_host_keys_that_cannot_be_read_trusts_nobody() {
     assert_eq!(world.sshd.process.lines().iter().filter(accepted).count(), 1, "only the right one has let us log in");
 }
 
-/// Somebody between the router and its upstream, who may change what the upstream says, each time it has said something more: all of it so
-/// far, and how much of it has been passed on.
-struct Between {
-    port: u16,
-    /// What the router has said in its newest connection.
-    said: Arc<Mutex<Vec<u8>>>,
-}
-
-type Change = dyn Fn(&mut Vec<u8>, usize) + Send + Sync;
-
-impl Between {
-    fn start(upstream: u16, change: Arc<Change>) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let said = Arc::<Mutex<Vec<u8>>>::default();
-        let heard = Arc::clone(&said);
-        std::thread::spawn(move || {
-            for router in listener.incoming().map_while(Result::ok) {
-                let upstream = TcpStream::connect(("127.0.0.1", upstream)).unwrap();
-                heard.lock().unwrap().clear();
-                let (heard, change) = (Arc::clone(&heard), Arc::clone(&change));
-                let (from, to) = (router.try_clone().unwrap(), upstream.try_clone().unwrap());
-                std::thread::spawn(move || {
-                    pass(from, to, |bytes, passed| heard.lock().unwrap().extend_from_slice(&bytes[passed..]))
-                });
-                std::thread::spawn(move || pass(upstream, router, |bytes, passed| change(bytes, passed)));
-            }
-        });
-        Self { port, said }
-    }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream, mut change: impl FnMut(&mut Vec<u8>, usize)) {
-    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        let passed = bytes.len();
-        bytes.extend_from_slice(&buffer[..count]);
-        change(&mut bytes, passed);
-        if to.write_all(&bytes[passed..]).is_err() {
-            break;
-        }
-    }
-    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
-}
-
 /// Where the first packet behind an identification ends, if it is there as a whole.
 fn end_of_kexinit(bytes: &[u8]) -> Option<usize> {
     let start = bytes.iter().position(|&byte| byte == b'\n')? + 1;
@@ -119,7 +72,7 @@ fn end_of_kexinit(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Lets the user's route lead through somebody in between.
-fn route_through(world: &World, between: &Between) {
+fn route_through(world: &World, between: &Relay) {
     let mut route = world.route();
     route.retain(|(name, _)| *name != "port");
     route.push(("port", between.port.to_string()));
@@ -130,18 +83,16 @@ fn route_through(world: &World, between: &Between) {
 fn strict_key_exchange_holds_towards_the_upstream_too() {
     // CVE-2023-48795, "Terrapin": messages that are put in before the keys hide those that are taken away behind them.
     let world = World::start();
-    let honest = Between::start(world.sshd.port, Arc::new(|_, _| ()));
+    let honest = Relay::start(world.sshd.port);
     route_through(&world, &honest);
     world.proxied(USER).sftp("pwd\n").success();
-    let said = String::from_utf8_lossy(&honest.said.lock().unwrap()).into_owned();
+    let said = String::from_utf8_lossy(&honest.said(Direction::Up)).into_owned();
     assert!(said.contains("kex-strict-c-v00@openssh.com"), "the router does not offer it: {}", &said[..said.len().min(3000)]);
 
-    let inject = |bytes: &mut Vec<u8>, passed: usize| {
-        if let Some(end) = end_of_kexinit(bytes).filter(|&end| passed < end) {
-            bytes.splice(end..end, PLAIN_IGNORE);
-        }
-    };
-    route_through(&world, &Between::start(world.sshd.port, Arc::new(inject)));
+    // sshd's first packets are as long each time.
+    let end = end_of_kexinit(&honest.said(Direction::Down)).expect("a whole packet");
+    let inject = Strike::new(Toxic::Insert(PLAIN_IGNORE.to_vec()), Direction::Down, end);
+    route_through(&world, &Relay::with(world.sshd.port, inject));
     assert_ne!(world.proxied(USER).sftp("pwd\n").code, 0);
     // Without strict key exchange it would be found out behind the keys only, where a log-in begins.
     let end = world.router.wait_for_line("end session=2 ");
@@ -154,12 +105,7 @@ fn one_flipped_bit_of_what_the_upstream_says_ends_the_session_and_nothing_of_it_
     let content: Vec<u8> = (0..200_000u32).map(|number| (number % 251) as u8).collect();
     std::fs::write(world.sshd.files.join("big"), &content).unwrap();
     for (number, place) in (1..).zip([20_000usize, 20_007, 60_000, 150_000]) {
-        let flip = move |bytes: &mut Vec<u8>, passed: usize| {
-            if (passed..bytes.len()).contains(&place) {
-                bytes[place] ^= 1;
-            }
-        };
-        route_through(&world, &Between::start(world.sshd.port, Arc::new(flip)));
+        route_through(&world, &Relay::with(world.sshd.port, Strike::new(Toxic::Flip(0), Direction::Down, place)));
         assert_ne!(world.proxied(USER).sftp("get big\n").code, 0, "byte {place}");
         let end = world.router.wait_for_line(&format!("end session={number} "));
         assert!(end.contains("side=upstream stage=\"relay\""), "byte {place}: {end}");

@@ -12,6 +12,7 @@ mod admission;
 mod attacks;
 mod audit;
 mod bench;
+mod chaos;
 mod contract;
 mod control;
 mod cve;

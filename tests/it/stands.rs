@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::raw::Client;
 use crate::world::process::{LIMIT, Process, descendants, run, signal, until};
+use crate::world::toxic::{Direction, Relay, Toxic};
 use crate::world::tree::big_file;
-use crate::world::{Setup, USER, World};
+use crate::world::{Setup, USER, World, keys};
 
 fn world(settings: &[(&str, &str)]) -> World {
     World::with(Setup { settings, ..Setup::default() })
@@ -84,6 +86,38 @@ fn a_transfer_that_stands_still_ends_whichever_side_it_is() {
     rests.ask("pwd", "Remote working directory");
     assert!(!until(Duration::from_secs(4), || world.router.lines().iter().any(|line| line.contains("end session=3 "))));
     assert_eq!(rests.end(), 0);
+}
+
+#[test]
+fn who_stops_amid_a_request_or_an_answer_is_whose_fault_it_is() {
+    let world = world(&[("IDLE_TIMEOUT", "3"), ("STALL_TIMEOUT", "3")]);
+    big_file(&world.sshd.files.join("back"), 64 << 20);
+    let key = crate::raw::Key::ed25519();
+    crate::login::admit(&world, "mallory", &key);
+    // A WRITE that never comes whole: nobody can answer it.
+    let mut client = Client::log_in(("127.0.0.1", world.router.port), "mallory", &key).unwrap();
+    let channel = client.open_sftp().unwrap();
+    client.data(&channel, &[0, 0, 0, 5, 1, 0, 0, 0, 3]).unwrap();
+    assert_eq!(client.recv_sftp(&channel).unwrap()[0], 2, "VERSION");
+    let mut write = vec![0, 0, 4, 0, 6, 0, 0, 0, 1, 0, 0, 0, 1, b'h'];
+    write.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 234, 1, 2, 3]);
+    client.data(&channel, &write).unwrap();
+    let end = world.router.wait_for_line("end session=1 ");
+    assert!(end.contains("side=downstream stage=\"relay\" reason=\"no request for 3 s (SFTPPROXY_IDLE_TIMEOUT)\""), "{end}");
+
+    // Answers of which the last has come in part: it is still owed.
+    let relay = Relay::start(world.sshd.port);
+    let mut route = world.route();
+    route.iter_mut().filter(|(name, _)| *name == "port").for_each(|(_, port)| *port = relay.port.to_string());
+    world.store.put(USER, &[&keys::ed25519(USER)], &route);
+    let mut get = world.proxied(USER).session();
+    get.ask("pwd", "Remote working directory");
+    relay.strike(Toxic::Stall, Direction::Down, 1 << 20);
+    get.say("get back");
+    let end = world.router.wait_for_line("end session=2 ");
+    let reason = "side=upstream stage=\"relay\" reason=\"the upstream answers nothing for 3 s (SFTPPROXY_STALL_TIMEOUT)\"";
+    assert!(end.contains(reason), "{end}");
+    get.signal(Signal::SIGKILL);
 }
 
 #[test]

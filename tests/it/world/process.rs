@@ -191,8 +191,11 @@ impl Process {
     pub fn wait_for(&self, pattern: &str, count: usize, limit: Duration) -> Result<Vec<String>, Vec<String>> {
         let deadline = Instant::now() + limit;
         let mut seen = self.lines.seen.lock().unwrap();
+        // Many may wait while a log grows long: each looks at each line once.
+        let (mut found, mut looked_at) = (Vec::new(), 0);
         loop {
-            let found: Vec<_> = seen.0.iter().filter(|line| matches(line, pattern)).cloned().collect();
+            found.extend(seen.0[looked_at..].iter().filter(|line| matches(line, pattern)).cloned());
+            looked_at = seen.0.len();
             if found.len() >= count {
                 return Ok(found);
             }

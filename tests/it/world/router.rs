@@ -127,6 +127,11 @@ impl Router {
         }
     }
 
+    /// The newest line that matches, as soon as there is one; `None` = there is none within the limit.
+    pub fn finds(&self, pattern: &str, limit: Duration) -> Option<String> {
+        self.process.wait_for(pattern, 1, limit).ok()?.pop()
+    }
+
     /// Sends a signal.
     pub fn signal(&self, number: Signal) {
         signal(self.pid(), number);

@@ -48,6 +48,11 @@ impl Sftp {
         sftp
     }
 
+    /// The process id of its ssh.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a packet that is given without its length field.
     pub fn send(&mut self, body: &[u8]) -> io::Result<()> {
         let mut packet = Vec::with_capacity(body.len() + 4);
