@@ -113,7 +113,8 @@ impl Fault {
             Self::Cut => Toxic::Cut,
             Self::Flip => Toxic::Flip(random.u8(0..8)),
             Self::Garbage => Toxic::Insert((0..random.usize(1..200)).map(|_| random.u8(..)).collect()),
-            Self::Twice => Toxic::Twice(random.usize(1..50)),
+            // So few that the end of a packet, come twice, is not whole the first time: `places::LEFT`.
+            Self::Twice => Toxic::Twice(random.usize(1..places::LEFT)),
         }
     }
 }

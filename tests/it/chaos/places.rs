@@ -10,6 +10,10 @@ const DOWN: usize = Direction::Down as usize;
 /// SSH_MSG_NEWKEYS (RFC 4253 section 7.3).
 const NEWKEYS: u8 = 21;
 
+/// Bytes that are left at least of the last packet of a stage of authentication when the fault comes: its end, come twice, would be whole the
+/// first time.
+pub const LEFT: usize = 10;
+
 /// Places in one leg.
 #[derive(Debug)]
 pub struct Places {
@@ -53,9 +57,9 @@ impl Places {
             (Stage::Identify, ..) => ([0; 2], self.identified[own] - 1),
             // What stands at the very end may be padding, and what is put in there begins the next packet.
             (Stage::Exchange, ..) => (only(own, self.identified[own]), self.new_keys[own] - 40),
-            (Stage::LogIn, Direction::Up, _) => (self.log_in, self.open[UP] - 1),
+            (Stage::LogIn, Direction::Up, _) => (self.log_in, self.open[UP] - LEFT),
             // The answer to the signature ends the stage for who gives it, and only when it has come for who gets it.
-            (Stage::LogIn, Direction::Down, Leg::Downstream) => (self.log_in, self.signed[DOWN]),
+            (Stage::LogIn, Direction::Down, Leg::Downstream) => (self.log_in, self.signed[DOWN] - LEFT),
             (Stage::LogIn, Direction::Down, Leg::Upstream) => (self.log_in, self.log_in[DOWN] + 16),
             (Stage::Open, ..) => (self.open, self.open[own] + 16),
             _ => return None,

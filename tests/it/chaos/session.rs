@@ -95,7 +95,7 @@ impl Worker {
         if let Some(cell) = cell {
             self.relays[cell.leg as usize].plan(places[cell.leg as usize].plan(cell, &mut random));
         }
-        let (started, before) = (Instant::now(), self.relays[0].goes_from());
+        let (started, before) = (Instant::now(), (world.router.count(), self.relays[0].connections()));
         let sftp = Sftp::start(&self.target);
         let (pid, left, mut known) = (sftp.pid(), AtomicBool::new(false), Known::default());
         let ended = std::thread::scope(|scope| {
@@ -136,16 +136,15 @@ impl Worker {
         Outcome { verdict, took }
     }
 
-    /// The end line of the session whose connection is the next after the one from this port.
-    fn wait_for_end(&self, world: &World, before: u16) -> Result<Ended, String> {
-        let port = || self.relays[0].goes_from();
-        if !until(LIMIT, || port() != before) {
+    /// The end line of the next session behind so many lines and connections; ports come again.
+    fn wait_for_end(&self, world: &World, (lines, connections): (usize, usize)) -> Result<Ended, String> {
+        if !until(LIMIT, || self.relays[0].connections() > connections) {
             return Err("the client has not connected".to_owned());
         }
-        let accept = format!("] accept session=* peer=127.0.0.1:{} ", port());
-        let line = world.router.finds(&accept, LIMIT).ok_or("no line of its accept")?;
+        let accept = format!("] accept session=* peer=127.0.0.1:{} ", self.relays[0].goes_from());
+        let line = world.router.finds(lines, &accept, LIMIT).ok_or("no line of its accept")?;
         let number = line.split("session=").nth(1).and_then(|rest| rest.split(' ').next()).expect("a number").to_owned();
-        let line = world.router.finds(&format!("] end session={number} "), LIMIT + BOUND).ok_or_else(|| {
+        let line = world.router.finds(lines, &format!("] end session={number} "), LIMIT + BOUND).ok_or_else(|| {
             let seen: Vec<_> = world.router.lines();
             let own = seen.into_iter().filter(|line| line.contains(&format!("session={number} ")));
             format!("does not end:\n{}", own.collect::<Vec<_>>().join("\n"))

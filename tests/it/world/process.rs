@@ -186,13 +186,28 @@ impl Process {
         self.lines.seen.lock().unwrap().0.clone()
     }
 
+    /// How many lines there are.
+    pub fn count(&self) -> usize {
+        self.lines.seen.lock().unwrap().0.len()
+    }
+
     /// Waits for `count` lines that match the pattern and returns them; `Err` has what there was when the limit passed or the
     /// program ended. A pattern is pieces between `*` that follow each other.
     pub fn wait_for(&self, pattern: &str, count: usize, limit: Duration) -> Result<Vec<String>, Vec<String>> {
+        self.wait_behind(0, (pattern, count), limit)
+    }
+
+    /// The same among the lines behind the first `behind` ones.
+    pub fn wait_behind(
+        &self,
+        behind: usize,
+        (pattern, count): (&str, usize),
+        limit: Duration,
+    ) -> Result<Vec<String>, Vec<String>> {
         let deadline = Instant::now() + limit;
         let mut seen = self.lines.seen.lock().unwrap();
         // Many may wait while a log grows long: each looks at each line once.
-        let (mut found, mut looked_at) = (Vec::new(), 0);
+        let (mut found, mut looked_at) = (Vec::new(), behind);
         loop {
             found.extend(seen.0[looked_at..].iter().filter(|line| matches(line, pattern)).cloned());
             looked_at = seen.0.len();

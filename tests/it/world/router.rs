@@ -127,9 +127,14 @@ impl Router {
         }
     }
 
-    /// The newest line that matches, as soon as there is one; `None` = there is none within the limit.
-    pub fn finds(&self, pattern: &str, limit: Duration) -> Option<String> {
-        self.process.wait_for(pattern, 1, limit).ok()?.pop()
+    /// How many lines its log has.
+    pub fn count(&self) -> usize {
+        self.process.count()
+    }
+
+    /// The first line that matches behind so many others, as soon as there is one; `None` = there is none within the limit.
+    pub fn finds(&self, behind: usize, pattern: &str, limit: Duration) -> Option<String> {
+        Some(self.process.wait_behind(behind, (pattern, 1), limit).ok()?.remove(0))
     }
 
     /// Sends a signal.

@@ -136,15 +136,17 @@ impl Seen {
 
 /// What a connection's thread and the test share.
 struct Line {
+    /// How many connections there were before it, and itself.
+    number: usize,
     seen: Mutex<Seen>,
     now: Mutex<Option<Strike>>,
     wake: EventFd,
 }
 
 impl Line {
-    fn new() -> Arc<Self> {
+    fn new(number: usize) -> Arc<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).expect("a descriptor");
-        Arc::new(Self { seen: Mutex::default(), now: Mutex::default(), wake })
+        Arc::new(Self { number, seen: Mutex::default(), now: Mutex::default(), wake })
     }
 }
 
@@ -173,13 +175,14 @@ impl Relay {
     pub fn start_at(address: IpAddr, to: u16, seed: u64) -> Self {
         let listener = TcpListener::bind((address, 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let (plan, newest) = (Arc::<Mutex<Option<Strike>>>::default(), Arc::new(Mutex::new(Line::new())));
+        let (plan, newest) = (Arc::<Mutex<Option<Strike>>>::default(), Arc::new(Mutex::new(Line::new(0))));
         let (planned, current) = (Arc::clone(&plan), Arc::clone(&newest));
         std::thread::spawn(move || {
             let mut random = fastrand::Rng::with_seed(seed);
             for near in listener.incoming().map_while(Result::ok) {
                 let Ok(far) = TcpStream::connect(("127.0.0.1", to)) else { continue };
-                let (line, random) = (Line::new(), random.fork());
+                let number = current.lock().unwrap().number + 1;
+                let (line, random) = (Line::new(number), random.fork());
                 line.seen.lock().unwrap().port = far.local_addr().map_or(0, |address| address.port());
                 *current.lock().unwrap() = Arc::clone(&line);
                 let strike = planned.lock().unwrap().clone();
@@ -210,6 +213,11 @@ impl Relay {
     /// When what was to happen to the newest connection has happened, if it has.
     pub fn struck(&self) -> Option<Instant> {
         self.line().seen.lock().unwrap().struck
+    }
+
+    /// How many connections have come.
+    pub fn connections(&self) -> usize {
+        self.line().number
     }
 
     /// From which port the newest connection goes on.
