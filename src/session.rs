@@ -28,12 +28,12 @@ use crate::metrics::{Metrics, Seen, recent};
 use crate::origin::{self, Ends};
 use crate::relay::{Control, Half, Patience, halves, late};
 use crate::route::{Host, Route};
-use crate::store::RouteStore;
+use crate::store::{self, RouteStore};
 use crate::upstream::{Credential, Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial, host};
 use crate::watch::{Teller, Watched};
 
-/// Stack of a session's threads. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
-pub const STACK: usize = 1024 * 1024;
+/// Stack of a session's threads, which ask the store. libssh handles packets by recursion: with 4 KiB received at a time some hundred frames.
+pub const STACK: usize = store::STACK;
 
 /// How much later than the upstream's thread the client's one ends a login that takes too long: the former knows in which stage, and
 /// the client is told. The latter is there for a libssh2 that does not come back.

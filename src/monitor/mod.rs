@@ -20,6 +20,7 @@ use crate::metrics::CONTENT_TYPE;
 use crate::registry::Registry;
 use crate::secret::Secret;
 use crate::session::World;
+use crate::store;
 
 mod request;
 mod state;
@@ -30,7 +31,7 @@ use state::Throughput;
 /// Connections that are answered at the same time.
 const THREADS: usize = 4;
 
-/// Stack of a thread: a request's head and little else.
+/// Stack of the thread that notes throughput, which asks nobody.
 const STACK: usize = 256 * 1024;
 
 /// How long a request and its answer may take together. Nobody needs more who asks for a page of some 100 KiB.
@@ -84,7 +85,7 @@ impl Monitor {
         for number in 0..THREADS {
             let (desk, listener, over) = (Arc::clone(&desk), Arc::clone(listener), Arc::clone(&over));
             let run = move || desk.run(&listener, &over);
-            let made = thread::Builder::new().name(format!("monitor-{number}")).stack_size(STACK).spawn(run);
+            let made = thread::Builder::new().name(format!("monitor-{number}")).stack_size(store::STACK).spawn(run);
             made.map_err(|error| format!("no thread: {error}"))?;
         }
         let (address, socket) = (listener.address, listener.origin.name());

@@ -23,6 +23,10 @@ pub mod measured;
 pub mod noted;
 pub mod redis;
 
+/// Stack of a thread that asks a store, in bytes. The redis crate reads an answer that is a list in a list by recursion, 100 deep, whatever it
+/// was asked for: unoptimised that is more than 1 MiB. What is not used is only address space.
+pub const STACK: usize = 4 * 1024 * 1024;
+
 /// Why a store could not answer: one line for the operator, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreError {

@@ -149,6 +149,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_answer_of_lists_in_lists_without_end_is_refused_within_half_of_the_stack() {
+        // An overflow ends the whole process, so this test says yes or nothing. Half of it is also what threads have that are not told otherwise.
+        let read = || redis::parse_redis_value(&b"*1\r\n".repeat(1000)).map(drop).map_err(|error| is_away(&error, ""));
+        let thread = std::thread::Builder::new().stack_size(crate::store::STACK / 2).spawn(read).unwrap();
+        assert_eq!(thread.join().unwrap(), Err(true));
+    }
+
+    #[test]
     fn a_server_is_away_when_it_does_not_answer_or_cannot_and_not_when_it_refuses() {
         for (reply, away) in [
             ("-LOADING Redis is loading the dataset in memory", true),
