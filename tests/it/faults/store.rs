@@ -1,12 +1,9 @@
-//! A Redis that is down, slow, shut, or holds what it should not: new logins are refused with the reason, and let in again when the
-//! reason is gone.
+//! A Redis that is down at the start, shut, or holds what it should not: new logins are refused with the reason, and let in again when the
+//! reason is gone. What happens while the router runs is the table in `redis.rs`.
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use super::{LIMITS, assert_serves, assert_told};
-use crate::world::process::signal;
 use crate::world::{Kind, Setup, USER, World, keys};
 
 /// A world with Redis and short limits.
@@ -41,28 +38,6 @@ fn redis_is_down_at_the_start_and_comes_later() {
     assert_refused(&world, "\"prove\" reason=\"redis *refused");
     world.store.redis().restart();
     world.add_user(USER, &keys::ed25519(USER));
-    assert_serves(&world);
-}
-
-#[test]
-fn redis_stops_between_two_logins_and_comes_back() {
-    let mut world = world(&[]);
-    assert_serves(&world);
-    world.store.redis().stop();
-    assert_refused(&world, "\"prove\" reason=\"redis *refused");
-    world.store.redis().restart();
-    world.add_user(USER, &keys::ed25519(USER));
-    assert_serves(&world);
-}
-
-#[test]
-fn redis_hangs_and_goes_on() {
-    let mut world = world(&[]);
-    assert_serves(&world);
-    let pid = world.store.redis().process.pid();
-    signal(pid, Signal::SIGSTOP);
-    assert_refused(&world, "\"prove\" reason=\"redis *no answer in time*SFTPPROXY_REDIS_COMMAND_TIMEOUT = 1 s");
-    signal(pid, Signal::SIGCONT);
     assert_serves(&world);
 }
 
