@@ -164,6 +164,10 @@ export SFTPPROXY_LOGIN_TIMEOUT='60'
 # Value: SECONDS
 export SFTPPROXY_DRAIN_TIMEOUT='30'
 
+# How long sessions may go on after another router has taken over; 0 = until they end by themselves.
+# Value: SECONDS
+export SFTPPROXY_HAND_OVER_TIMEOUT='86400'
+
 # A session without a request for so long is ended, unless one has yet to be answered; 0 = never.
 # Value: SECONDS
 export SFTPPROXY_IDLE_TIMEOUT='0'
@@ -327,6 +331,10 @@ export SFTPPROXY_HOOK_PARALLEL='4'
 # Unix socket for the commands sessions and top; empty = control.sock in $RUNTIME_DIRECTORY, else in the state directory; none = no socket.
 # FILE
 export SFTPPROXY_CONTROL_SOCKET=''
+
+# yes: take the listening sockets over from the router that answers at the control socket, which then finishes its sessions; where none answers, start as usual.
+# yes|no
+export SFTPPROXY_TAKE_OVER='no'
 
 # Mode of the control socket: who may see and end sessions.
 # 0600|0660

@@ -173,7 +173,7 @@ fn settings() -> String {
 # Settings of sftpproxy.service, all of them, each with its default. Take away the # of a line and change its value; then:
 #
 #     sftpproxy check-config                  as the service's account and with these settings; README.md says how
-#     systemctl enable --now sftpproxy        or, where it runs: systemctl restart sftpproxy
+#     systemctl enable --now sftpproxy        or, where it runs: systemctl reload sftpproxy
 #
 # Nothing starts before you say so. Values stand in single quotes, so that a password may have any character but that quote.
 # Made of the table of settings; README.md and sftpproxy(8) say more.

@@ -32,6 +32,11 @@ pub fn command() -> Command {
         )
         .args(settings)
         .subcommand(Command::new("serve").about("Serve (the default)"))
+        .subcommand(
+            Command::new("reload")
+                .about("Start a router with the settings and the program as they are now, and let it take over from the one that runs")
+                .after_help("It ends when the new one serves. Exit codes: 0 taken over, 1 not, and the one that runs goes on, 2 bad settings"),
+        )
         .subcommand(Command::new("check-config").about("Check the settings and the files they name, without starting"))
         .subcommands(admin::commands())
 }

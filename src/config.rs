@@ -4,6 +4,7 @@
 //! A setting `redis-host` is the option `--redis-host` and the variable `SFTPPROXY_REDIS_HOST`; the option wins. An empty value is
 //! an unset one. Faults are collected, not thrown: the operator sees all of them at once. Nothing here opens a file or a socket.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -173,6 +174,12 @@ pub const SETTINGS: &[Setting] = &[
     setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),
     setting(
+        "hand-over-timeout",
+        "86400",
+        "SECONDS",
+        "How long sessions may go on after another router has taken over; 0 = until they end by themselves.",
+    ),
+    setting(
         "idle-timeout",
         "0",
         "SECONDS",
@@ -286,6 +293,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "FILE",
         "Unix socket for the commands sessions and top; empty = control.sock in $RUNTIME_DIRECTORY, else in the state directory; none = no socket.",
+    ),
+    setting(
+        "take-over",
+        "no",
+        "yes|no",
+        "yes: take the listening sockets over from the router that answers at the control socket, which then finishes its sessions; where none answers, start as usual.",
     ),
     setting("control-mode", "0600", "0600|0660", "Mode of the control socket: who may see and end sessions."),
     setting("node", "", "NAME", "Name of this router among those at the same Redis; empty = host name and process id."),
@@ -427,6 +440,8 @@ pub struct Limits {
     pub login_timeout: Duration,
     /// Sessions' time after the first signal.
     pub drain_timeout: Duration,
+    /// Sessions' time after another router has taken over; `None` = for ever.
+    pub hand_over: Option<Duration>,
     /// How long a session may stand still without a request; `None` = for ever.
     pub idle: Option<Duration>,
     /// How long a transfer may stand still; `None` = for ever.
@@ -479,6 +494,8 @@ pub struct Config {
     pub monitor: monitor::Monitor,
     /// The control socket and the other nodes.
     pub control: control::Control,
+    /// The text of each setting that is no secret, as given or by default, for who compares.
+    pub plain: BTreeMap<String, String>,
 }
 
 /// Reads values and collects what is wrong with them.
@@ -495,6 +512,11 @@ impl Values<'_> {
     fn text(&self, flag: &str) -> Option<String> {
         let value = (self.get)(flag).filter(|value| !value.is_empty());
         value.or_else(|| Some(Self::setting(flag).default.to_owned()).filter(|value| !value.is_empty()))
+    }
+
+    fn plain(&self) -> BTreeMap<String, String> {
+        let plain = SETTINGS.iter().filter(|setting| !setting.secret && setting.flag != "take-over");
+        plain.map(|setting| (setting.flag.to_owned(), self.text(setting.flag).unwrap_or_default())).collect()
     }
 
     fn path(&self, flag: &str) -> Option<PathBuf> {
@@ -571,6 +593,7 @@ impl Config {
             limits: Limits {
                 login_timeout: values.seconds("login-timeout"),
                 drain_timeout: values.seconds("drain-timeout"),
+                hand_over: values.seconds_or_never("hand-over-timeout"),
                 idle: values.seconds_or_never("idle-timeout"),
                 stall: values.seconds_or_never("stall-timeout"),
             },
@@ -585,6 +608,7 @@ impl Config {
             sandbox: values.parsed("sandbox", "yes or no", yes_or_no).unwrap_or(true),
             monitor: monitor::parse(&mut values),
             control: control::parse(&mut values, &state_dir, environment),
+            plain: values.plain(),
             state_dir,
         };
         if values.faults.is_empty() { Ok(config) } else { Err(values.faults) }

@@ -85,8 +85,8 @@ struct Follow {
     bell: Condvar,
 }
 
-/// Begins. An error is the lack of a thread.
-pub fn watch(world: &Arc<World>, desk: &Arc<Desk>) -> Result<(), String> {
+/// Begins; `taken` = another router has been here before. An error is the lack of a thread.
+pub fn watch(world: &Arc<World>, desk: &Arc<Desk>, taken: bool) -> Result<(), String> {
     let follow =
         Arc::new(Follow { world: Arc::downgrade(world), desk: Arc::clone(desk), due: Mutex::default(), bell: Condvar::new() });
     let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
@@ -96,7 +96,7 @@ pub fn watch(world: &Arc<World>, desk: &Arc<Desk>) -> Result<(), String> {
         let hearing = Arc::clone(&follow);
         spawn("news", Box::new(move || hearing.hear()))?;
     }
-    spawn("follow", Box::new(move || follow.run()))
+    spawn("follow", Box::new(move || follow.run(Published::nothing(taken))))
 }
 
 impl Follow {
@@ -132,9 +132,8 @@ impl Follow {
         }
     }
 
-    fn run(&self) {
+    fn run(&self, mut published: Published) {
         let mut state = State { looked: Instant::now(), version: None, owing: false, failing: None };
-        let mut published = Published::default();
         loop {
             let due = self.wait();
             let Some(world) = self.world.upgrade() else { return };

@@ -74,6 +74,7 @@ pub mod follow;
 
 pub mod monitor;
 pub mod server;
+pub mod signals;
 
 pub mod sandbox;
 
@@ -81,3 +82,5 @@ pub mod account;
 pub mod admin;
 pub mod capacity;
 pub mod cli;
+pub mod logfile;
+pub mod successor;

@@ -119,6 +119,12 @@ impl Supply {
         given.into_iter().map(take).collect::<Result<_, _>>().map(Self)
     }
 
+    /// What the router before has passed on. A service manager's socket that came both ways is the same one.
+    pub fn add(&mut self, taken: Vec<Listener>) {
+        let known: Vec<_> = self.0.iter().map(|listener| (listener.role, listener.address)).collect();
+        self.0.extend(taken.into_iter().filter(|listener| !known.contains(&(listener.role, listener.address))));
+    }
+
     /// The sockets for clients: what a service manager has opened, else the configured addresses, or all of them: `::` for both families where
     /// the machine has IPv6, else `0.0.0.0`.
     pub fn sftp(&mut self, config: &Config) -> Result<Vec<Listener>, String> {

@@ -2,25 +2,24 @@
 //! and must not have what the one after gives up.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use file_rotate::compression::Compression;
-use file_rotate::suffix::AppendCount;
-use file_rotate::{ContentLimit, FileRotate};
+use sd_notify::NotifyState;
 use sftpproxy::account::Account;
 use sftpproxy::admission::Admission;
 use sftpproxy::audit;
 use sftpproxy::capacity::{self, Machine};
-use sftpproxy::config::{self, Config, Log, SETTINGS, Store, unknown_variables};
+use sftpproxy::config::{self, Config, SETTINGS, Store, unknown_variables};
 use sftpproxy::control::Desk;
+use sftpproxy::control::hand_over::{Estate, Heir, Leave};
+use sftpproxy::control::older::Older;
 use sftpproxy::control::socket::{self, Socket};
 use sftpproxy::ffi::{self, Bind, BindOptions};
 use sftpproxy::host_keys::{self, HostKey};
-use sftpproxy::listeners::Supply;
+use sftpproxy::listeners::{Listener, Supply};
 use sftpproxy::metrics::Metrics;
 use sftpproxy::monitor::Monitor;
 use sftpproxy::server::{self, Ended, Shutdown};
@@ -29,7 +28,8 @@ use sftpproxy::store::RouteStore;
 use sftpproxy::store::grace::Grace;
 use sftpproxy::store::measured::Measured;
 use sftpproxy::upstream::{self, Kept, Quarantine};
-use sftpproxy::{admin, cli, sandbox};
+use sftpproxy::{admin, cli, logfile, sandbox, signals, successor};
+use signal_hook::consts::{SIGHUP, SIGUSR1};
 
 /// Exit codes, as `--help` and the manual say.
 const FAILED: u8 = 1;
@@ -38,6 +38,13 @@ const SESSIONS_CUT: u8 = 3;
 
 /// How long the audit may take to write what is left, once all sessions have ended: short enough for who waits for the stop.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// How much longer than its limit a router that has handed over may take to end: its threads, and what is left of its audit.
+const LATE: Duration = Duration::from_secs(11);
+
+/// What SIGHUP does, and what does the rest.
+const RELOADED: &str = "reload: banner, log file and audit file are read or opened anew; routes, known_hosts and keys for upstreams always \
+    are. Every other setting, the host keys and the program itself change when another router takes over: sftpproxy reload, or systemctl reload";
 
 /// Longest banner in bytes: it is sent to everybody who connects.
 const MAX_BANNER: u64 = 16 * 1024;
@@ -62,6 +69,15 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(faults) => return bad_settings(&faults),
     };
+    if let Some(("reload", _)) = matches.subcommand() {
+        return match successor::start(&config.control) {
+            Ok(pid) => {
+                println!("process {pid} has taken over");
+                ExitCode::SUCCESS
+            }
+            Err(reason) => failed(&reason),
+        };
+    }
     cli::forget_secrets();
     if config.sandbox
         && let Err(reason) = sandbox::close()
@@ -151,25 +167,61 @@ fn check(config: &Config) -> Result<(), Vec<String>> {
     Ok(())
 }
 
-fn serve(mut config: Config, mut supply: Supply) -> Result<Ended, String> {
+/// Where connections come in, and from whom that was taken.
+struct Door {
+    sftp: Vec<Arc<Listener>>,
+    metrics: Option<Arc<Listener>>,
+    heir: Option<Heir>,
+}
+
+/// Has every socket open. What is not wanted of those that were given is closed.
+fn open_door(config: &Config, mut supply: Supply) -> Result<Door, String> {
+    let mut heir = None;
+    if let Some(path) = config.control.socket.as_ref().filter(|_| config.control.take_over)
+        && let Some((claimed, taken)) = Heir::claim(path, &config.control.node)?
+    {
+        supply.add(taken);
+        heir = Some(claimed);
+    }
+    let sftp = supply.sftp(config)?.into_iter().map(Arc::new).collect();
+    Ok(Door { sftp, metrics: supply.metrics(config)?.map(Arc::new), heir })
+}
+
+/// What is asked for by signals that end nothing.
+#[derive(Default)]
+struct Again {
+    /// To open the audit file.
+    audit: Arc<AtomicBool>,
+    /// To open the log file.
+    log: Arc<AtomicBool>,
+}
+
+impl Again {
+    /// Before anybody can send the signals: unhandled they would end the program.
+    fn register() -> Result<Self, String> {
+        let again = Self::default();
+        for (signal, flag) in [(SIGUSR1, &again.audit), (SIGHUP, &again.audit), (SIGHUP, &again.log)] {
+            let taken = signal_hook::flag::register(signal, Arc::clone(flag));
+            taken.map_err(|error| format!("signals: {error}"))?;
+        }
+        Ok(again)
+    }
+}
+
+fn serve(mut config: Config, supply: Supply) -> Result<Ended, String> {
     let keys = host_keys::load(&config, true)?;
     let warning = host_keys::compare(&config, &keys);
     let shown: Vec<String> = keys.iter().map(|key| format!("{:?}", key.public)).collect();
     let bind = make_bind(&config, keys)?;
-    let banner = banner(&config)?;
-    let listeners: Vec<_> = supply.sftp(&config)?.into_iter().map(Arc::new).collect();
-    let metrics_at = supply.metrics(&config)?.map(Arc::new);
-    drop(supply);
-    // Before anybody can send the signal: unhandled it would end the program.
-    let reopen = Arc::new(AtomicBool::new(false));
-    let taken = signal_hook::flag::register(signal_hook::consts::SIGUSR1, Arc::clone(&reopen));
-    taken.map_err(|error| format!("signals: {error}"))?;
+    let banner = Mutex::new(banner(&config)?);
+    let Door { sftp, metrics: metrics_at, heir } = open_door(&config, supply)?;
+    let again = Again::register()?;
     capacity::raise_files(config.admission.sessions);
     let left = drop_privileges(&mut config)?;
     let too_many = Machine::read().objects(config.admission.sessions);
     let shut_in = config.sandbox.then(|| sandbox::shut_in(&config)).transpose()?;
     // Threads exist from here on.
-    start_log(&config.log)?;
+    logfile::start(&config.log, &again.log)?;
     warning.into_iter().chain(left).for_each(|line| log::warn!("{line}"));
     shut_in.into_iter().for_each(|line| log::info!("{line}"));
     if let Some((fit, said)) = too_many {
@@ -186,52 +238,128 @@ fn serve(mut config: Config, mut supply: Supply) -> Result<Ended, String> {
     if let Err(error) = store.check() {
         log::error!("{error}; logins are refused until it answers");
     }
-    let audit = audit::start(&config.audit, &reopen, &metrics)?;
+    let audit = audit::start(&config.audit, &again.audit, &metrics)?;
     let kept = Kept::new(config.upstream.reuse)?;
-    let shutdown = Shutdown::new()?;
-    let signalled = Arc::clone(&shutdown);
-    let stop = move || {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-        signalled.signal();
-    };
-    ctrlc::set_handler(stop).map_err(|error| format!("signals: {error}"))?;
     let (admission, audit_of) = (Admission::new(config.admission.clone()), audit.audit());
     let (limits, quarantine) = (Arc::default(), Quarantine::default());
     let world = Arc::new(World { config, store, bind, banner, kept, audit: audit_of, limits, admission, quarantine, metrics });
-    let desk = Arc::new(Desk { registry: Arc::clone(shutdown.registry()), node: world.config.control.node.clone() });
-    sftpproxy::follow::watch(&world, &desk)?;
-    let _socket = control_socket(&world.config.control, desk)?;
+    let shutdown = Shutdown::new()?;
+    let older = watch_signals(&world, &shutdown)?;
+    let desk = Desk::new(Arc::clone(shutdown.registry()), &world.config.control.node);
+    sftpproxy::follow::watch(&world, &desk, heir.is_some())?;
     sftpproxy::bans::watch(&world)?;
-    let _monitor = metrics_at.map(|listener| Monitor::start(&listener, &world, shutdown.registry())).transpose()?;
-    for listener in &listeners {
-        log::info!(
-            "listening on {} store=\"{}\" host-keys=\"{}\" libssh={} socket={}",
-            listener.address,
-            world.store.describe(),
-            shown.join(", "),
-            ffi::version(),
-            listener.origin.name()
-        );
-    }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let ended = server::serve(&world, listeners, &shutdown);
+    let taken = heir.is_some();
+    let socket = take_over(&world.config, heir, &desk)?.map(Arc::new);
+    let monitor = metrics_at.as_ref().map(|listener| Monitor::start(listener, &world, shutdown.registry())).transpose();
+    let monitor = match monitor {
+        // Nobody is left who could go on instead.
+        Err(reason) if taken => {
+            log::error!("no metrics: {reason}");
+            None
+        }
+        other => other?,
+    };
+    let sockets: Vec<_> = sftp.iter().chain(&metrics_at).cloned().collect();
+    // Weak: dropped here at the end, it removes its name.
+    let leave = leave(Arc::clone(&shutdown), monitor, socket.as_ref().map(Arc::downgrade));
+    desk.bequeath(Estate::new(&sockets, world.config.plain.clone(), leave));
+    drop((sockets, metrics_at));
+    tell_listening(&world, &sftp, &shown);
+    let _ = sd_notify::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
+    let ended = server::serve(&world, sftp, &shutdown);
     audit.close(FLUSH);
     let ended = ended?;
+    // Who ends first would take the others along: systemd kills what is left of a service whose main process has ended.
+    older.wait(world.config.limits.drain_timeout + LATE);
     log::info!("stopped");
     Ok(ended)
 }
 
+fn tell_listening(world: &World, listeners: &[Arc<Listener>], host_keys: &[String]) {
+    for listener in listeners {
+        log::info!(
+            "listening on {} store=\"{}\" host-keys=\"{}\" libssh={} socket={}",
+            listener.address,
+            world.store.describe(),
+            host_keys.join(", "),
+            ffi::version(),
+            listener.origin.name()
+        );
+    }
+}
+
+/// Ends at a signal, and with it the routers that have handed over to this one; reads again what can be at another.
+fn watch_signals(world: &Arc<World>, shutdown: &Arc<Shutdown>) -> Result<Arc<Older>, String> {
+    let (older, socket) = (Arc::new(Older::default()), world.config.control.socket.clone());
+    let (signalled, stopping, reloading) = (Arc::clone(shutdown), Arc::clone(&older), Arc::downgrade(world));
+    let end = move || {
+        // Who has handed over is no longer the service.
+        if signalled.heir().is_none() {
+            let _ = sd_notify::notify(&[NotifyState::Stopping]);
+            socket.iter().for_each(|socket| stopping.stop(socket));
+        }
+        signalled.signal();
+    };
+    let reload = move || {
+        let Some(world) = reloading.upgrade() else { return };
+        match banner(&world.config) {
+            Ok(text) => *world.banner.lock().unwrap_or_else(PoisonError::into_inner) = text,
+            Err(reason) => log::warn!("the banner stays as it was: {reason}"),
+        }
+        log::info!("{RELOADED}");
+    };
+    signals::watch(end, reload)?;
+    Ok(older)
+}
+
+/// What a router does for the one that has taken over from it.
+fn leave(shutdown: Arc<Shutdown>, monitor: Option<Monitor>, socket: Option<Weak<Socket>>) -> Leave {
+    Box::new(move |heir| {
+        if let Some(Err(error)) = socket.as_ref().and_then(Weak::upgrade).map(|socket| socket.step_aside()) {
+            log::warn!("control socket: {error}; the commands sessions and top do not see what is left here");
+        }
+        // From its next line on the other one is the service; systemd hears it of this one only.
+        let _ = sd_notify::notify(&[NotifyState::MainPid(heir)]);
+        monitor.iter().for_each(Monitor::stop);
+        shutdown.hand_over(heir);
+    })
+}
+
+/// Tells the router before, if there is one, that nothing can fail any more, and answers the commands of this machine in its place.
+fn take_over(config: &Config, heir: Option<Heir>, desk: &Arc<Desk>) -> Result<Option<Socket>, String> {
+    let control = &config.control;
+    let Some(heir) = heir else {
+        if control.take_over {
+            log::info!("take-over: no router answers at the control socket, there is nothing to take over");
+        }
+        return control_socket(control, desk);
+    };
+    let (from, changed) = (heir.pid(), heir.changed(&config.plain).join(" "));
+    if let Some(warning) = heir.serves()? {
+        log::warn!("take-over: {warning}");
+    }
+    log::info!(
+        "taken over: from={from} changed=\"{changed}\"; sessions that run there keep the settings that it was started with"
+    );
+    let Some(path) = &control.socket else { return Ok(None) };
+    let socket = socket::replace(path, control.mode).and_then(|socket| socket.serve(Arc::clone(desk)).map(|()| socket));
+    // Nobody is left who could go on instead.
+    socket.map(Some).or_else(|reason| Ok(without_socket(&reason)))
+}
+
 /// Answers the commands of this machine. A place that nobody has named may be in use or not writable: then there is no socket.
-fn control_socket(config: &config::control::Control, desk: Arc<Desk>) -> Result<Option<Socket>, String> {
+fn control_socket(config: &config::control::Control, desk: &Arc<Desk>) -> Result<Option<Socket>, String> {
     let Some(path) = &config.socket else { return Ok(None) };
     match socket::open(path, config.mode) {
-        Ok(socket) => socket.serve(desk).map(|()| Some(socket)),
+        Ok(socket) => socket.serve(Arc::clone(desk)).map(|()| Some(socket)),
         Err(reason) if config.named => Err(reason),
-        Err(reason) => {
-            log::warn!("{reason}; the commands sessions and top do not see this router");
-            Ok(None)
-        }
+        Err(reason) => Ok(without_socket(&reason)),
     }
+}
+
+fn without_socket(reason: &str) -> Option<Socket> {
+    log::warn!("{reason}; the commands sessions and top do not see this router");
+    None
 }
 
 fn make_bind(config: &Config, keys: Vec<HostKey>) -> Result<Bind, String> {
@@ -302,25 +430,4 @@ fn drop_privileges(config: &mut Config) -> Result<Option<String>, String> {
         None if root => Ok(Some("running as root; set SFTPPROXY_USERID and SFTPPROXY_GROUPID to an account of its own".into())),
         None => Ok(None),
     }
-}
-
-fn start_log(settings: &Log) -> Result<(), String> {
-    let mut builder = env_logger::Builder::new();
-    builder.parse_filters(&settings.filter).format_timestamp_millis();
-    // It logs the addresses that it calls, and the hook's has a token in it: `no_secret_of_the_router_is_told_anywhere`.
-    for module in ["ureq", "ureq::run", "ureq_proto"] {
-        builder.filter_module(module, log::LevelFilter::Warn);
-    }
-    if let Some(path) = &settings.file {
-        builder.target(env_logger::Target::Pipe(Box::new(rotated(path, settings)?)));
-    }
-    builder.try_init().map_err(|error| error.to_string())
-}
-
-fn rotated(path: &Path, settings: &Log) -> Result<FileRotate<AppendCount>, String> {
-    // FileRotate itself panics when it cannot open the file.
-    let open = std::fs::OpenOptions::new().append(true).create(true).open(path);
-    open.map_err(|error| format!("SFTPPROXY_LOG_FILE = {}: {error}", path.display()))?;
-    let limit = ContentLimit::BytesSurpassed(settings.file_size);
-    Ok(FileRotate::new(path, AppendCount::new(settings.file_count), limit, Compression::None, None))
 }

@@ -63,8 +63,9 @@ pub fn publish(world: &World, desk: &Desk, last: &mut Published) {
     }
     last.empty = sessions.is_empty();
     // Nothing is written of nobody: what was written before is forgotten at once.
-    let line = if sessions.is_empty() { String::new() } else { Node::line(&desk.node, sessions) };
-    match world.store.publish(&desk.node, &line, interval * LIVES) {
+    let node = desk.node();
+    let line = if sessions.is_empty() { String::new() } else { Node::line(&node, sessions) };
+    match world.store.publish(&node, &line, interval * LIVES) {
         Ok(()) => last.fault = false,
         Err(error) if !last.fault => {
             log::warn!("this node's sessions are not seen on other nodes: {error}");
@@ -83,13 +84,12 @@ pub struct Published {
     fault: bool,
 }
 
-impl Default for Published {
-    fn default() -> Self {
-        Self { at: None, empty: true, fault: false }
-    }
-}
-
 impl Published {
+    /// Nothing yet; `taken` = a router of this name may have written before this one.
+    pub fn nothing(taken: bool) -> Self {
+        Self { at: None, empty: !taken, fault: false }
+    }
+
     /// It is time, whenever the last time was.
     pub fn hurry(&mut self) {
         self.at = None;

@@ -26,12 +26,17 @@ use crate::session::{self, Arrival, STACK, World};
 /// How long sessions that were cut may take to end: each thread wakes at once, a name look-up may not.
 const CUT_TIME: Duration = Duration::from_secs(5);
 
+/// Longer than a process lives, and no overflow of a clock.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// How long the accept thread waits after accept(2) failed, for want of descriptors most likely.
 const PAUSE: u16 = 100;
 
-/// Counts the signals that ask for the end.
+/// Counts the signals that ask for the end, and knows who has taken over.
 pub struct Shutdown {
     signals: AtomicU32,
+    /// The process; 0 = nobody.
+    heir: AtomicU32,
     event: EventFd,
     registry: Arc<Registry>,
 }
@@ -41,7 +46,7 @@ impl Shutdown {
     pub fn new() -> Result<Arc<Self>, String> {
         let event =
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(|error| format!("eventfd: {error}"))?;
-        Ok(Arc::new(Self { signals: AtomicU32::new(0), event, registry: Arc::default() }))
+        Ok(Arc::new(Self { signals: AtomicU32::new(0), heir: AtomicU32::new(0), event, registry: Arc::default() }))
     }
 
     /// One more signal: the first stops listening, the second cuts the sessions.
@@ -49,6 +54,17 @@ impl Shutdown {
         self.signals.fetch_add(1, Ordering::SeqCst);
         let _ = self.event.write(1);
         self.registry.nudge();
+    }
+
+    /// Another process accepts now.
+    pub fn hand_over(&self, heir: u32) {
+        self.heir.store(heir, Ordering::SeqCst);
+        let _ = self.event.write(1);
+    }
+
+    /// The process that has taken over.
+    pub fn heir(&self) -> Option<u32> {
+        Some(self.heir.load(Ordering::SeqCst)).filter(|heir| *heir != 0)
     }
 
     /// The sessions that run.
@@ -70,12 +86,13 @@ pub enum Ended {
     Cut,
 }
 
-/// Serves until a signal, then lets sessions finish up to the limit or a second signal.
+/// Serves until a signal, then lets sessions finish up to the limit or a second signal; or until another process has taken over, then lets
+/// them finish up to the limit for that.
 pub fn serve(world: &Arc<World>, listeners: Vec<Arc<Listener>>, shutdown: &Arc<Shutdown>) -> Result<Ended, String> {
     let registry = &shutdown.registry;
     let mut next_id = 1;
     let mut refusals = Refusals::default();
-    while shutdown.count() == 0 {
+    while shutdown.count() == 0 && shutdown.heir().is_none() {
         let mut fds = vec![PollFd::new(shutdown.event.as_fd(), PollFlags::POLLIN)];
         fds.extend(listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
@@ -101,6 +118,19 @@ pub fn serve(world: &Arc<World>, listeners: Vec<Arc<Listener>>, shutdown: &Arc<S
     }
     drop(listeners);
     world.metrics.drain();
+    if let Some(heir) = shutdown.heir() {
+        let limit = world.config.limits.hand_over;
+        let until = limit.map_or_else(|| "until they end".into(), |limit| format!("within {} s", limit.as_secs_f32()));
+        let sessions = registry.sessions().len();
+        log::info!("handed over: to={heir} sessions={sessions}; no new connections here, sessions may finish {until}");
+        if registry.wait_empty(Instant::now() + limit.unwrap_or(FOR_EVER), || shutdown.count() > 0) == 0 {
+            return Ok(Ended::Clean);
+        }
+        if shutdown.count() == 0 {
+            let told = "the server was replaced; please connect again".to_owned();
+            return Ok(cut(registry, &Fault::new(Side::Router, Stage::Relay, "the router was replaced").told(told)));
+        }
+    }
     Ok(drain(world, registry, shutdown))
 }
 
@@ -170,7 +200,11 @@ fn drain(world: &World, registry: &Registry, shutdown: &Shutdown) -> Ended {
         return Ended::Clean;
     }
     let told = "the server is stopped; please connect again later".to_owned();
-    let cut = registry.cut(&Fault::new(Side::Router, Stage::Relay, "the router was stopped").told(told));
+    cut(registry, &Fault::new(Side::Router, Stage::Relay, "the router was stopped").told(told))
+}
+
+fn cut(registry: &Registry, fault: &Fault) -> Ended {
+    let cut = registry.cut(fault);
     let left = registry.wait_empty(Instant::now() + CUT_TIME, || false);
     log::warn!("stopped: {cut} sessions were cut, {left} threads did not end in time");
     Ended::Cut

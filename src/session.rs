@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,8 +50,8 @@ pub struct World {
     pub store: Box<dyn RouteStore>,
     /// Host keys and algorithms.
     pub bind: Bind,
-    /// Text shown before login.
-    pub banner: Option<String>,
+    /// Text shown before login; read again at SIGHUP.
+    pub banner: Mutex<Option<String>>,
     /// Connections to upstreams for the next session of the same user.
     pub kept: Kept,
     /// Who is told what happens.
@@ -137,7 +137,10 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
     }
     let peer = ends.client;
     let max_offered = world.config.downstream.max_offered_keys;
-    let (banner, refused) = (world.banner.clone(), tell_refused(world, (id, peer), Rc::clone(&told.came)));
+    let (banner, refused) = (
+        world.banner.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        tell_refused(world, (id, peer), Rc::clone(&told.came)),
+    );
     let terms = Terms { session: id, banner, deadline, control: Arc::clone(&control), max_offered, refused };
 
     let accepted = Accepted::new(&world.bind, stream, terms, judge(Arc::clone(world), Rc::clone(&told.came)))?;

@@ -3,13 +3,14 @@
 //! This machine's router is asked at its control socket; of the others one reads what they have written into the store. A session of another
 //! node is named `NODE/NUMBER`.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::{Value, json};
 
 use super::{Console, Context, Trouble, confirm, json_option, print, refused, text, yes_option};
-use crate::control::{Ask, Client, Kick, Order, Whom};
+use crate::control::{Ask, Client, Kick, Order, Whom, older};
 use crate::error::shown;
 use crate::event::json;
 use crate::live::{Direction, Slow, Snapshot, Transfer};
@@ -66,6 +67,8 @@ impl Seen {
 pub struct Everywhere {
     /// This machine's router.
     pub client: Option<Client>,
+    /// Those of this machine that have handed over, by their names.
+    pub older: Vec<(String, Client)>,
     /// Its name.
     pub here: Option<String>,
     /// The sessions, this machine's first.
@@ -76,7 +79,7 @@ pub struct Everywhere {
 
 /// Asks this machine's router, and reads what others have written. An error: there is nobody to ask.
 pub fn everywhere(context: &Context<'_>) -> Result<Everywhere, Trouble> {
-    let mut all = Everywhere { client: None, here: None, sessions: Vec::new(), missing: Vec::new() };
+    let mut all = Everywhere { client: None, older: Vec::new(), here: None, sessions: Vec::new(), missing: Vec::new() };
     let local =
         Client::connect(&context.control.places).and_then(|mut client| client.ask(&Ask::List).map(|answer| (client, answer)));
     match local {
@@ -86,10 +89,15 @@ pub fn everywhere(context: &Context<'_>) -> Result<Everywhere, Trouble> {
         }
         Err(reason) => all.missing.push(reason),
     }
+    for (node, client, sessions) in older_ones(context) {
+        all.sessions.extend(sessions.into_iter().map(|session| Seen { elsewhere: Some(node.clone()), session }));
+        all.older.push((node, client));
+    }
     if context.store.is_shared() {
         match nodes::all(context.store) {
             Ok(nodes) => {
-                for node in nodes.into_iter().filter(|node| Some(&node.node) != all.here.as_ref()) {
+                let asked: Vec<_> = all.older.iter().map(|(node, _)| node.clone()).chain(all.here.clone()).collect();
+                for node in nodes.into_iter().filter(|node| !asked.contains(&node.node)) {
                     if node.more > 0 {
                         all.missing.push(format!("{} has {} sessions more", shown(&node.node), node.more));
                     }
@@ -104,6 +112,17 @@ pub fn everywhere(context: &Context<'_>) -> Result<Everywhere, Trouble> {
         return Err(Trouble::Failed(all.missing.join("; ")));
     }
     Ok(all)
+}
+
+/// The routers of this machine that finish their sessions, with their names and those. Who has just ended is none.
+fn older_ones(context: &Context<'_>) -> Vec<(String, Client, Vec<Snapshot>)> {
+    let places = context.control.places.iter().flat_map(|place| older::places(place));
+    let ask = |place| {
+        let mut client = Client::connect(&[place]).ok()?;
+        let (sessions, node) = client.ask(&Ask::List).ok()?;
+        Some((node, client, sessions))
+    };
+    places.filter_map(ask).collect()
 }
 
 /// `sessions list`.
@@ -195,15 +214,18 @@ pub fn kick(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'
     };
     let told: Vec<Value> = here.iter().chain(&there).map(|seen| seen.json(all.here.as_deref())).collect();
     let lines: Vec<_> = here.iter().chain(&there).map(|seen| line(seen)).collect();
-    let elsewhere: Vec<_> = there.iter().filter_map(|seen| Some((seen.elsewhere.clone()?, seen.session.session))).collect();
+    let mut elsewhere: Vec<_> = there.iter().filter_map(|seen| Some((seen.elsewhere.clone()?, seen.session.session))).collect();
+    let beside: BTreeSet<_> = elsewhere.iter().map(|(node, _)| node.clone()).collect();
+    elsewhere.retain(|(node, _)| all.older.iter().all(|(older, _)| older != node));
     let order = |node| Order { node, except: all.here.clone(), kick: Kick { whom: whom.clone(), reason: reason.clone() } };
     if !elsewhere.is_empty() {
         let node = text(matches, "session").and(elsewhere.first()).map(|(node, _)| node.clone());
         context.store.say(&json::line(&order(node)))?;
     }
-    if !here.is_empty()
-        && let Some(client) = &mut all.client
-    {
+    let any_here = !here.is_empty();
+    let here = all.client.iter_mut().filter(|_| any_here);
+    let older = all.older.iter_mut().filter(|(node, _)| beside.contains(node)).map(|(_, client)| client);
+    for client in here.chain(older) {
         let kick = Kick { whom: whom.clone(), reason: reason.clone() };
         client.ask(&Ask::Kick(kick)).map_err(Trouble::Failed)?;
     }

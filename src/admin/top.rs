@@ -83,7 +83,7 @@ fn watch(first: Everywhere, every: Duration, context: &Context<'_>, colour: bool
                 Trouble::Refused(reasons) => reasons,
                 Trouble::Negative => Vec::new(),
             };
-            Everywhere { client: None, here: None, sessions: Vec::new(), missing }
+            Everywhere { client: None, older: Vec::new(), here: None, sessions: Vec::new(), missing }
         });
     }
 }

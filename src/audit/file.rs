@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,7 +46,10 @@ impl Rotated {
             // Asked and not counted: somebody may have truncated it.
             let now = file.metadata().map_err(|error| self.says(&error))?.len();
             if now > 0 && now + line.json.len() as u64 >= self.size {
-                self.rotate()?;
+                // While one router takes over from another both write here: what one has moved the other only leaves.
+                if same(file, &self.path) {
+                    self.rotate()?;
+                }
                 self.file = None;
             }
         }
@@ -77,6 +80,12 @@ impl Rotated {
     fn says(&self, error: &std::io::Error) -> String {
         format!("{}: {error}", self.path.display())
     }
+}
+
+/// Whether a name is still that of an open file.
+fn same(file: &File, path: &Path) -> bool {
+    let inode = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+    file.metadata().map(inode).ok() == std::fs::metadata(path).map(inode).ok()
 }
 
 fn open(path: &Path) -> Result<File, String> {
@@ -193,6 +202,21 @@ mod tests {
         assert_eq!(read("audit.2"), "3\n");
         assert_eq!(read("audit.3"), "(none)");
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions()) & 0o027, 0);
+    }
+
+    #[test]
+    fn of_two_that_write_one_file_each_goes_on_in_the_new_one_and_nothing_is_moved_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let mut both = [(); 2].map(|()| Rotated::open(&path, 10, 3, Arc::default()).unwrap());
+        for (turn, json) in ["1111", "2222", "3333", "4444"].into_iter().enumerate() {
+            write(&mut both[turn % 2], &[json]).1.unwrap();
+        }
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap_or_else(|_| "(none)".into());
+        assert_eq!(
+            (read("audit.1"), read("audit"), read("audit.2")),
+            ("1111\n2222\n".into(), "3333\n4444\n".into(), "(none)".into())
+        );
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Control {
     pub places: Vec<PathBuf>,
     /// Its mode.
     pub mode: u32,
+    /// Whether to take over from the router that answers there.
+    pub take_over: bool,
     /// This router's name among those at one store.
     pub node: String,
     /// How often sessions are written into the store; 0 = not at all.
@@ -51,10 +53,17 @@ pub(super) fn parse(
         "0660" | "660" => Some(0o660),
         _ => None,
     };
+    let take_over = values.parsed("take-over", "yes or no", super::yes_or_no).unwrap_or_default();
+    if take_over && off {
+        values
+            .faults
+            .push("SFTPPROXY_TAKE_OVER = \"yes\": expected a SFTPPROXY_CONTROL_SOCKET, where the router before is asked".into());
+    }
     let node = |text: &str| check_node(text).is_ok().then(|| text.to_owned());
     Control {
         socket: (!off).then(|| named.clone().unwrap_or(usual)),
         named: named.is_some(),
+        take_over,
         places,
         mode: values.parsed("control-mode", "0600 or 0660", mode).unwrap_or(0o600),
         node: values.parsed("node", "1 to 64 letters, digits and any of -_.:", node).unwrap_or_else(usual_node),
@@ -93,7 +102,9 @@ mod tests {
             (vec!["/x/y".into()], true, 0o660, "a:1")
         );
         assert_eq!(parse(&[("control-socket", "none")], &[]).unwrap().socket, None);
-        for bad in [("control-mode", "0666"), ("node", "a/b"), ("node", "a b"), ("node-interval", "61")] {
+        assert!(parse(&[("take-over", "yes")], &[]).unwrap().take_over);
+        assert_eq!(parse(&[("take-over", "yes"), ("control-socket", "none")], &[]).unwrap_err().len(), 1);
+        for bad in [("take-over", "if"), ("control-mode", "0666"), ("node", "a/b"), ("node", "a b"), ("node-interval", "61")] {
             assert_eq!(parse(&[bad], &[]).unwrap_err().len(), 1, "{bad:?}");
         }
         assert!(check_node(&usual_node()).is_ok(), "{}", usual_node());

@@ -7,7 +7,7 @@
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,11 @@ use crate::live::Snapshot;
 use crate::registry::Registry;
 use crate::route::check_message;
 
+pub mod hand_over;
+pub mod older;
 pub mod socket;
+
+use hand_over::{Claim, Estate, Offer};
 
 /// Longest question in bytes.
 pub const MAX_ASK: usize = 4 * 1024;
@@ -60,6 +64,10 @@ pub enum Ask {
     Show(u64),
     /// To end sessions.
     Kick(Kick),
+    /// Who answers.
+    Who,
+    /// To be handed the listening sockets; answered by [`Estate`].
+    TakeOver(Claim),
 }
 
 /// A line of an answer.
@@ -72,7 +80,12 @@ pub enum Line {
     Done {
         /// The router's name.
         node: String,
+        /// Its process; 0 = it does not say.
+        #[serde(default)]
+        pid: u32,
     },
+    /// What is handed over; the sockets are beside it.
+    Offer(Box<Offer>),
     /// Why there is no answer.
     Error(String),
 }
@@ -112,10 +125,36 @@ pub struct Desk {
     /// The sessions.
     pub registry: Arc<Registry>,
     /// The router's name.
-    pub node: String,
+    node: Mutex<String>,
+    /// What it has to hand over, once it serves.
+    estate: OnceLock<Estate>,
 }
 
 impl Desk {
+    /// Answers for these sessions under this name.
+    pub fn new(registry: Arc<Registry>, node: &str) -> Arc<Self> {
+        Arc::new(Self { registry, node: Mutex::new(node.to_owned()), estate: OnceLock::new() })
+    }
+
+    /// The router's name among those at one store.
+    pub fn node(&self) -> String {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes another name, because the router that has taken over goes by this one.
+    pub fn rename(&self, node: &str) {
+        node.clone_into(&mut self.node.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// From now on there is something to hand over.
+    pub fn bequeath(&self, estate: Estate) {
+        let _ = self.estate.set(estate);
+    }
+
+    fn done(&self) -> Line {
+        Line::Done { node: self.node(), pid: std::process::id() }
+    }
+
     /// Gives the lines of an answer, one after the other; an error of `give` ends it.
     pub fn answer<E>(&self, ask: &Ask, mut give: impl FnMut(Line) -> Result<(), E>) -> Result<(), E> {
         match ask {
@@ -128,12 +167,14 @@ impl Desk {
                 Some(live) => give(Line::Session(Box::new(live.snapshot())))?,
                 None => return give(Line::Error(format!("there is no session {id}"))),
             },
+            Ask::Who => {}
+            Ask::TakeOver(_) => return give(Line::Error("that is not asked here".into())),
             Ask::Kick(kick) => match self.kick(kick) {
                 Ok(ended) => ended.into_iter().try_for_each(|snapshot| give(Line::Session(Box::new(snapshot))))?,
                 Err(reason) => return give(Line::Error(reason)),
             },
         }
-        give(Line::Done { node: self.node.clone() })
+        give(self.done())
     }
 
     /// Ends the sessions that are meant and returns what they were.
@@ -151,7 +192,8 @@ impl Desk {
 
     /// Does what another node wants of this one, if it does.
     pub fn obey(&self, order: &Order) -> Result<usize, String> {
-        let meant = order.node.as_ref().is_none_or(|node| *node == self.node) && order.except.as_ref() != Some(&self.node);
+        let own = self.node();
+        let meant = order.node.as_ref().is_none_or(|node| *node == own) && order.except.as_ref() != Some(&own);
         if meant { self.kick(&order.kick).map(|ended| ended.len()) } else { Ok(0) }
     }
 }
@@ -181,6 +223,15 @@ impl Client {
 
     /// Asks, and returns the sessions of the answer and the router's name.
     pub fn ask(&mut self, ask: &Ask) -> Result<(Vec<Snapshot>, String), String> {
+        self.ask_all(ask).map(|(sessions, node, _)| (sessions, node))
+    }
+
+    /// The process that answers; 0 = it does not say.
+    pub fn pid(&mut self) -> Result<u32, String> {
+        self.ask_all(&Ask::Who).map(|(_, _, pid)| pid)
+    }
+
+    fn ask_all(&mut self, ask: &Ask) -> Result<(Vec<Snapshot>, String, u32), String> {
         let says = |what: &dyn std::fmt::Display| format!("{}: {what}", self.place.display());
         let question = crate::event::json::line(ask) + "\n";
         self.stream.get_mut().write_all(question.as_bytes()).map_err(|error| says(&error))?;
@@ -193,8 +244,9 @@ impl Client {
             }
             match serde_json::from_slice(&line).map_err(|error| says(&error))? {
                 Line::Session(session) => sessions.push(*session),
-                Line::Done { node } => return Ok((sessions, node)),
+                Line::Done { node, pid } => return Ok((sessions, node, pid)),
                 Line::Error(reason) => return Err(shown(&reason)),
+                Line::Offer(_) => return Err(says(&"the answer is to another question")),
             }
         }
     }

@@ -9,12 +9,12 @@ use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{Ask, Desk, Line, MAX_ASK};
+use super::{Ask, Desk, Line, MAX_ASK, older};
 use crate::error::shown;
 use crate::event::json;
 
@@ -36,29 +36,35 @@ const STACK: usize = 256 * 1024;
 /// A socket that is open. Dropping it removes its name, unless another router has taken that.
 pub struct Socket {
     listener: UnixListener,
-    path: PathBuf,
+    path: Mutex<PathBuf>,
     inode: (u64, u64),
 }
 
-/// Opens the socket. The error says what is in the way, and what to do.
+/// Opens the socket where no router answers. The error says what is in the way, and what to do.
 pub fn open(path: &Path, mode: u32) -> Result<Socket, String> {
+    if fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) && UnixStream::connect(path).is_ok() {
+        let what = "another router answers there; SFTPPROXY_CONTROL_SOCKET gives each its own";
+        return Err(format!("control socket {}: {what}", path.display()));
+    }
+    replace(path, mode)
+}
+
+/// Opens the socket, whoever answers there: from one moment to the next it is this router. The error as above.
+pub fn replace(path: &Path, mode: u32) -> Result<Socket, String> {
     let says = |what: &dyn std::fmt::Display| format!("control socket {}: {what}", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| says(&error))?;
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => return Err(says(&"there is something that is no socket; remove it")),
-        Ok(_) if UnixStream::connect(path).is_ok() => {
-            return Err(says(&"another router answers there; SFTPPROXY_CONTROL_SOCKET gives each its own"));
-        }
-        _ => {}
+    if fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
+        return Err(says(&"there is something that is no socket; remove it"));
     }
+    older::sweep(path);
     let made = tempfile::Builder::new().prefix(".c").rand_bytes(4).tempdir_in(folder).map_err(|error| says(&error))?;
     let new = made.path().join("s");
     let listener = UnixListener::bind(&new).map_err(|error| says(&error))?;
     fs::set_permissions(&new, fs::Permissions::from_mode(mode)).map_err(|error| says(&error))?;
     let meta = fs::metadata(&new).map_err(|error| says(&error))?;
     fs::rename(&new, path).map_err(|error| says(&error))?;
-    Ok(Socket { listener, path: path.to_owned(), inode: (meta.dev(), meta.ino()) })
+    Ok(Socket { listener, path: Mutex::new(path.to_owned()), inode: (meta.dev(), meta.ino()) })
 }
 
 impl Socket {
@@ -81,13 +87,23 @@ impl Socket {
             .map(drop)
             .map_err(|e| format!("no thread: {e}"))
     }
+
+    /// Takes the name of an [older](older) router as well, so that the usual one can become another's.
+    pub fn step_aside(&self) -> io::Result<()> {
+        let mut path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = older::name(&path, std::process::id());
+        fs::hard_link(&*path, &name)?;
+        *path = name;
+        Ok(())
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.inode);
+        let path = self.path.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = fs::symlink_metadata(&*path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.inode);
         if ours {
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&*path);
         }
     }
 }
@@ -139,6 +155,15 @@ fn attend(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
             Ok(ask) => ask,
             Err(error) => return put(&mut output, &Line::Error(format!("no question: {error}"))).and_then(|()| output.flush()),
         };
+        if let Ask::TakeOver(claim) = &ask {
+            let reason = match desk.estate.get().map(|estate| estate.hand_over(desk, claim, &mut input)) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(reason)) => reason,
+                None => "the router is starting".into(),
+            };
+            log::warn!("take-over: {reason}; this router goes on");
+            return put(&mut output, &Line::Error(reason)).and_then(|()| output.flush());
+        }
         if let Ask::Kick(kick) = &ask {
             log::info!("kick {} reason=\"{}\"", shown(&json::line(&kick.whom)), shown(&kick.reason));
         }
@@ -159,7 +184,7 @@ mod tests {
     use crate::relay::Control;
 
     fn desk() -> Arc<Desk> {
-        Arc::new(Desk { registry: Arc::default(), node: "here".into() })
+        Desk::new(Arc::default(), "here")
     }
 
     #[test]

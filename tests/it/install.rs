@@ -26,6 +26,7 @@ fn installation_puts_program_unit_manual_and_settings_in_place_and_keeps_setting
     assert_eq!(mode("usr/share/man/man8/sftpproxy.8"), 0o644);
     let unit = std::fs::read_to_string(path("etc/systemd/system/sftpproxy.service")).unwrap();
     assert!(unit.contains("\nExecStart=/usr/bin/sftpproxy\n") && unit.contains("\nType=notify\n"), "{unit}");
+    assert!(unit.contains("\nExecReload=/usr/bin/sftpproxy reload\n"), "{unit}");
     assert_eq!(mode("etc/systemd/system/sftpproxy.socket"), 0o644);
     let settings = std::fs::read_to_string(path("etc/sftpproxy/sftpproxy.env")).unwrap();
     let lines: Vec<_> = settings.lines().filter(|line| line.starts_with("#SFTPPROXY_")).collect();

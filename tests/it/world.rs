@@ -108,6 +108,16 @@ impl World {
         self.router = Router::start(self.folder.path(), &environment, self.store.lazy_descriptors());
     }
 
+    /// Starts the program again beside the one that runs, with these variables otherwise, which takes over. Returns the one before.
+    pub fn take_over(&mut self, changes: &[(&str, &str)]) -> Router {
+        let mut environment = self.router.environment().to_vec();
+        let changes: Vec<_> = changes.iter().chain(&[("SFTPPROXY_TAKE_OVER", "yes")]).collect();
+        environment.retain(|(name, _)| changes.iter().all(|(changed, _)| name != changed));
+        environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        let next = Router::start(self.folder.path(), &environment, self.store.lazy_descriptors());
+        std::mem::replace(&mut self.router, next)
+    }
+
     /// Where clients get when they use the proxy.
     pub fn proxied(&self, user: &str) -> Target {
         self.proxied_with(user, &keys::ed25519(user))

@@ -240,7 +240,7 @@ mod tests {
     }
 
     fn everywhere(sessions: Vec<Seen>) -> Everywhere {
-        Everywhere { client: None, here: Some("web1".into()), sessions, missing: Vec::new() }
+        Everywhere { client: None, older: Vec::new(), here: Some("web1".into()), sessions, missing: Vec::new() }
     }
 
     /// The screen after one look.
