@@ -31,6 +31,10 @@ use sftpproxy::upstream::{self, Kept, Quarantine};
 use sftpproxy::{admin, cli, logfile, sandbox, signals, successor};
 use signal_hook::consts::{SIGHUP, SIGUSR1};
 
+/// A want of memory that passes ends no session.
+#[global_allocator]
+static ALLOCATOR: ffi::Patient = ffi::Patient;
+
 /// Exit codes, as `--help` and the manual say.
 const FAILED: u8 = 1;
 const BAD_SETTINGS: u8 = 2;

@@ -531,7 +531,7 @@ impl Half {
             if self.full || self.held.is_some() {
                 break;
             }
-            let mut buffer = self.buffer();
+            let mut buffer = self.buffer()?;
             match leg.take(&mut buffer)? {
                 Taken::Bytes(count) => {
                     if let Some(rate) = &self.rate {
@@ -596,12 +596,17 @@ impl Half {
         self.side == Side::Upstream && !self.answer.is_empty()
     }
 
-    /// An empty buffer, no larger than what the rate lets be taken at once.
-    fn buffer(&mut self) -> Vec<u8> {
+    /// An empty buffer, no larger than what the rate lets be taken at once. Where there is no memory for it, this session ends and no other.
+    fn buffer(&mut self) -> Result<Vec<u8>, String> {
         let size = self.rate.as_ref().and_then(|rate| rate.piece()).unwrap_or(BUFFER);
         let next = self.next.take().filter(|next| next.capacity() <= size);
         let spare = || self.spare.try_recv().ok().filter(|_| size == BUFFER);
-        next.or_else(spare).unwrap_or_else(|| Vec::with_capacity(size))
+        if let Some(buffer) = next.or_else(spare) {
+            return Ok(buffer);
+        }
+        let mut made = Vec::new();
+        made.try_reserve_exact(size).map_err(|_| format!("no memory for a buffer of {size} bytes"))?;
+        Ok(made)
     }
 
     fn is_finished(&self, leg: &mut dyn Leg) -> bool {

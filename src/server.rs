@@ -97,7 +97,12 @@ pub fn serve(world: &Arc<World>, listeners: Vec<Arc<Listener>>, shutdown: &Arc<S
         fds.extend(listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(format!("poll: {error}")),
+            // Want of memory passes, and the sessions that run have nothing to do with it.
+            Err(error) => {
+                world.metrics.out_of_resources();
+                refusals.log("nobody", "error", &format!("poll: {error}"));
+                thread::sleep(Duration::from_millis(PAUSE.into()));
+            }
         }
         for listener in &listeners {
             match listener.accept() {

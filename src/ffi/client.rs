@@ -98,6 +98,7 @@ impl ClientSession {
         if code == sys::SSH_AGAIN {
             return Ok(false);
         }
+        self.connection.mute.set(code != 0);
         check(code, || self.connection.error()).map(|()| true)
     }
 
@@ -166,6 +167,7 @@ impl ClientSession {
         if code == sys::SSH_AGAIN {
             return Ok(false);
         }
+        self.connection.mute.set(code != 0);
         check(code, || self.connection.error()).map(|()| true)
     }
 

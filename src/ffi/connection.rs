@@ -43,6 +43,8 @@ pub struct Connection {
     pub(super) session: sys::ssh_session,
     event: Cell<sys::ssh_event>,
     pub(super) channel: *mut Channel,
+    /// The first key exchange has failed: the connection ends without a word.
+    pub(super) mute: Cell<bool>,
     /// Who is on the other side, for messages.
     peer: &'static str,
 }
@@ -55,7 +57,7 @@ impl Connection {
         if session.is_null() {
             return Err("libssh: out of memory".into());
         }
-        let this = Self { session, event: Cell::new(ptr::null_mut()), channel: Channel::new(), peer };
+        let this = Self { session, event: Cell::new(ptr::null_mut()), channel: Channel::new(), mute: Cell::new(false), peer };
         // SAFETY: the session is fresh; the counter is freed after it.
         unsafe {
             sys::ssh_set_blocking(session, 0);
@@ -234,7 +236,7 @@ impl Connection {
         if channel.is_null() || self.readable() == 0 {
             return Ok(0);
         }
-        buffer.reserve(most);
+        buffer.try_reserve(most).map_err(|_| "no memory for what is received")?;
         let room = u32::try_from(most).unwrap_or(u32::MAX);
         // SAFETY: at least `most` bytes of spare capacity follow the vector's end; libssh writes at most `room` of them.
         let code = unsafe {
@@ -251,7 +253,7 @@ impl Connection {
         if channel.is_null() {
             return Ok(0);
         }
-        buffer.reserve(window as usize);
+        buffer.try_reserve(window as usize).map_err(|_| "no memory for what is received")?;
         self.channel().most.set(MAX_HELD.saturating_add(window));
         // SAFETY: as in `read`; the timeout of 0 is "do not wait".
         let code = unsafe {
@@ -358,7 +360,12 @@ impl Drop for Connection {
             }
             // libssh does not close a socket that was set by this option, as a client's is.
             sys::ssh_options_set(self.session, sys::ssh_options_e::SSH_OPTIONS_FD, ptr::null());
-            sys::ssh_disconnect(self.session);
+            if self.mute.get() {
+                // A key exchange that fails for want of memory leaves ciphers half made, and a last word would go through them.
+                sys::ssh_silent_disconnect(self.session);
+            } else {
+                sys::ssh_disconnect(self.session);
+            }
             sys::ssh_free(self.session);
             drop(Box::from_raw(self.channel));
         }

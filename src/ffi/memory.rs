@@ -1,9 +1,11 @@
 //! Memory that a thread which has come to rest does not need: pages of its stack that only the login went down to, and pages that
 //! malloc(3) holds free. Also how malloc(3) is told at the start to hold little: with a thousand sessions that wait, both together halve
-//! what a session needs.
+//! what a session needs. And what becomes of an allocation that fails: it is tried again for a second, before Rust ends the process.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::libc;
 
@@ -32,6 +34,60 @@ pub fn with_small_heaps() {
 /// Nothing to do for another libc.
 #[cfg(not(target_env = "gnu"))]
 pub fn with_small_heaps() {}
+
+/// The system's allocator, for this program's own allocations (not for those of the libraries in C, which get an error). Rust ends the whole process when one
+/// fails, and a want of memory may pass: pages are given back, sessions end. So it is tried again, and only after a second that is so.
+pub struct Patient;
+
+/// Milliseconds to wait before each further try.
+const AGAIN: [u64; 6] = [0, 10, 40, 100, 350, 500];
+
+/// Tries again until there is memory; NULL when there is none after all.
+#[cold]
+fn again(mut attempt: impl FnMut() -> *mut u8) -> *mut u8 {
+    for wait in AGAIN {
+        #[cfg(target_env = "gnu")]
+        // SAFETY: may be called at any time by any thread.
+        unsafe {
+            libc::malloc_trim(0)
+        };
+        thread::sleep(Duration::from_millis(wait));
+        let got = attempt();
+        if !got.is_null() {
+            return got;
+        }
+    }
+    std::ptr::null_mut()
+}
+
+// SAFETY: every call goes to the system's allocator as it came, once or several times until it succeeds; a failed one has changed nothing.
+unsafe impl GlobalAlloc for Patient {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise is what the system's allocator wants; likewise below.
+        let attempt = || unsafe { System.alloc(layout) };
+        let got = attempt();
+        if got.is_null() { again(attempt) } else { got }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        let attempt = || unsafe { System.alloc_zeroed(layout) };
+        let got = attempt();
+        if got.is_null() { again(attempt) } else { got }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as above; what is at `at` stays as it is when it fails.
+        let attempt = || unsafe { System.realloc(at, layout, size) };
+        let got = attempt();
+        if got.is_null() { again(attempt) } else { got }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
 
 /// Bytes below the current frame that stay: what this function and the calls it makes may stand on.
 const MARGIN: usize = 4 * 1024;

@@ -22,7 +22,7 @@ pub use bind::{Bind, BindOptions};
 pub use client::{Answer, ClientOptions, ClientSession};
 pub use connection::Connection;
 pub use key::PrivateKey;
-pub use memory::{give_back, with_small_heaps};
+pub use memory::{Patient, give_back, with_small_heaps};
 pub use process::{forget_given, given_descriptors};
 pub use server::{AuthRequest, Refused, ServerSession};
 

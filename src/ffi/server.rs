@@ -110,6 +110,7 @@ impl ServerSession {
         if code == sys::SSH_AGAIN {
             return Ok(false);
         }
+        self.connection.mute.set(code != 0);
         check(code, || self.connection.error())?;
         self.connection.drive().map(|()| true)
     }

@@ -31,6 +31,7 @@ mod install;
 mod limits;
 mod login;
 mod monitor;
+mod nth;
 mod policy;
 mod proxied;
 mod random;

@@ -52,6 +52,15 @@ impl Router {
             ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         ];
         environment.extend(settings.iter().filter(|(_, value)| !value.is_empty()).cloned());
+        let further = words("ROUTER_EXTRA").into_iter().filter_map(|word| {
+            let (name, value) = word.split_once('=')?;
+            Some((name.to_owned(), value.to_owned()))
+        });
+        for (name, value) in further {
+            if environment.iter().all(|(known, _)| *known != name) {
+                environment.push((name, value));
+            }
+        }
         Self::start_in(environment, lazy)
     }
 
@@ -105,6 +114,11 @@ impl Router {
     /// What it holds now, and what it held after its start.
     pub fn usage(&self) -> (Usage, Usage) {
         (Usage::of(self.pid()), self.baseline)
+    }
+
+    /// The exit code, when it has ended by itself.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.ended()
     }
 
     /// Every line of its log so far.
@@ -203,8 +217,22 @@ impl Drop for Router {
     }
 }
 
+/// The words of a variable. `scripts/valgrind` and `scripts/sanitize` have the routers of the tests run under a program (`ROUTER_UNDER`) and with
+/// variables that a test has not set (`ROUTER_EXTRA`: `NAME=VALUE NAME=VALUE`).
+fn words(variable: &str) -> Vec<String> {
+    std::env::var(variable).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+}
+
 fn command(environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sftpproxy"));
+    let program = env!("CARGO_BIN_EXE_sftpproxy");
+    let mut command = match words("ROUTER_UNDER").split_first() {
+        Some((under, options)) => {
+            let mut command = Command::new(under);
+            command.args(options).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
     command.env_clear().envs(environment.iter().cloned()).current_dir("/");
     command
 }

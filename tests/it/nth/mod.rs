@@ -1,0 +1,270 @@
+//! The n-th failure, as SQLite tests itself: the first call of a function fails, then the second, and so on until a whole visit passes without
+//! reaching the one that is to fail. `tests/nth/fail.c` makes calls fail in the router's process. Whatever fails, the client is told nothing that is not
+//! so, the router lives and serves the next one, and threads and descriptors come back. `scripts/nth` runs all of it; here is every so-manyth call,
+//! with the first error of each function.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+
+use crate::world::process::{resident, until};
+use crate::world::{Kind, Setup, USER, World, keys};
+
+mod lever;
+mod many;
+mod visit;
+
+use lever::{Callers, Class, Lever, Order};
+use visit::{Place, Wrong};
+
+/// How long after a visit the router may take until it is as before: a client that is gone is waited for, and so is an upstream.
+const TIDY: Duration = Duration::from_secs(30);
+
+/// Calls of one kind that are made to fail with one error after the other.
+struct Series {
+    name: &'static str,
+    class: Class,
+    /// Errors with their names; 0 = one byte only.
+    errors: &'static [(&'static str, i32)],
+    callers: Callers,
+    /// Every so-manyth call, here.
+    every: u64,
+}
+
+const fn series(name: &'static str, class: Class, errors: &'static [(&'static str, i32)], every: u64) -> Series {
+    Series { name, class, errors, callers: Callers::All, every }
+}
+
+/// All of them.
+#[rustfmt::skip]
+const ALL: &[Series] = &[
+    series("read", Class::Read, &[("ECONNRESET", libc::ECONNRESET), ("EIO", libc::EIO), ("EINTR", libc::EINTR), ("short", 0)], 70),
+    series("write", Class::Write, &[("EPIPE", libc::EPIPE), ("ENOSPC", libc::ENOSPC), ("EINTR", libc::EINTR), ("short", 0)], 40),
+    series("connect", Class::Connect, &[("ECONNREFUSED", libc::ECONNREFUSED), ("ENETUNREACH", libc::ENETUNREACH)], 1),
+    series("poll", Class::Poll, &[("ENOMEM", libc::ENOMEM), ("EINTR", libc::EINTR)], 60),
+    series("openat", Class::OpenAt, &[("EMFILE", libc::EMFILE), ("EACCES", libc::EACCES)], 1),
+    series("socket", Class::Socket, &[("EMFILE", libc::EMFILE), ("ENOBUFS", libc::ENOBUFS)], 1),
+    series("option", Class::Option, &[("EINVAL", libc::EINVAL), ("ENOTCONN", libc::ENOTCONN)], 8),
+    series("thread", Class::Thread, &[("EAGAIN", libc::EAGAIN)], 1),
+    series("log", Class::Log, &[("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC)], 6),
+    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], 1500) },
+    Series { callers: Callers::Rust, ..series("malloc-rust", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], 130) },
+];
+
+/// Ends of the process that are not ours to mend (ARCHITECTURE.md, "What fails for want of memory"): a function in the trace, and what it is.
+const KNOWN: &[(&str, &str)] = &[
+    ("__cxa_thread_atexit_impl", "the C library, which ends the process when a thread's variable has no memory"),
+    ("ffi::bind::Bind::accept", "libssh, which takes for granted that a session's poll handle was made"),
+    ("ffi::client::ClientSession::connect", "libssh, which takes for granted what a client's key exchange is made of"),
+];
+
+/// How a run goes.
+struct Run {
+    /// Every so-manyth call.
+    every: u64,
+    /// All that follow the n-th fail too.
+    on: bool,
+    all_threads: bool,
+}
+
+/// What became of a series.
+#[derive(Default)]
+struct Tally {
+    /// Calls that failed, each in a visit of its own.
+    reached: u64,
+    /// Visits that were whole all the same.
+    whole: u64,
+    /// Ends of the process by what is [`KNOWN`], and how often.
+    known: BTreeMap<&'static str, u64>,
+    /// What was wrong, by what it was, with how often and an example.
+    bad: BTreeMap<String, (u64, String)>,
+}
+
+impl Tally {
+    fn bad(&mut self, what: String, example: String) {
+        self.bad.entry(what).or_insert((0, example)).0 += 1;
+    }
+}
+
+/// A world whose router obeys the lever.
+struct Stage {
+    world: World,
+    lever: Lever,
+    place: Place,
+}
+
+impl Stage {
+    fn new(store: Kind) -> Self {
+        let banner = concat!(env!("CARGO_TARGET_TMPDIR"), "/nth-banner");
+        std::fs::write(banner, "welcome\n").expect("a banner");
+        let settings = [("PENALTIES", "off"), ("BANNER", banner)];
+        let mut world = World::with(Setup { store, settings: &settings, ..Setup::default() });
+        let lever = Lever::new(world.folder.path());
+        let variables = lever.variables();
+        world.restart(&variables.each_ref().map(|(name, value)| (*name, value.as_str())));
+        let place = Place::prepare(&world.sshd.files, USER, &keys::ed25519(USER));
+        let stage = Self { world, lever, place };
+        // What is made once, and the descriptors that come late.
+        for _ in 0..3 {
+            stage.place.visit(stage.world.router.port).expect("a visit to a router that is well");
+        }
+        stage
+    }
+
+    /// Whether everything is as it was when there was no visitor. A process that is being ended has fewer threads than that.
+    fn is_tidy(&self) -> bool {
+        let (now, baseline) = self.world.router.usage();
+        now.threads == baseline.threads && (1..=baseline.descriptors).contains(&now.descriptors) && self.lever.end().is_empty()
+    }
+
+    /// One visit in which one call fails; `false` = there was no such call.
+    fn attempt(&mut self, order: Order, tally: &mut Tally) -> bool {
+        self.lever.arm(order);
+        let start = Instant::now();
+        let visit = self.place.visit(self.world.router.port);
+        let tidy = until(TIDY, || self.world.router.ended().is_some() || self.is_tidy());
+        self.lever.disarm();
+        let (count, failed) = self.lever.counted();
+        if failed == 0 {
+            assert!(visit.is_ok(), "none of {count} calls failed, and yet: {visit:?}");
+            return false;
+        }
+        tally.reached += 1;
+        tally.whole += u64::from(visit.is_ok());
+        let here = |what: &str| {
+            let caller = self.lever.caller();
+            format!(
+                "n={} after {:.1} s: {what}\n      called by {}",
+                order.nth,
+                start.elapsed().as_secs_f64(),
+                caller.join("\n        < ")
+            )
+        };
+        if let Some(code) = self.world.router.ended() {
+            let end = self.lever.end();
+            if let Some((_, known)) = KNOWN.iter().find(|(name, _)| end.iter().any(|frame| frame.contains(name))) {
+                *tally.known.entry(known).or_default() += 1;
+                self.renew();
+                return true;
+            }
+            let place = end.iter().find(|frame| !frame.starts_with("libc.so")).cloned().unwrap_or_default();
+            let example = here(&format!("{visit:?}\n      ended in {}", end.join("\n        < ")));
+            tally.bad(format!("the router ended with {code} in {place}"), example);
+            self.renew();
+            return true;
+        }
+        if let Err(Wrong::Lied(what)) = &visit {
+            tally.bad(format!("false: {what}"), here(""));
+        }
+        if !tidy {
+            let (now, baseline) = self.world.router.usage();
+            tally.bad(format!("it holds {now:?} instead of {baseline:?}"), here(&format!("{visit:?}")));
+            self.renew();
+        }
+        true
+    }
+
+    /// Another router in the place of one that is not well.
+    fn renew(&mut self) {
+        let again = self.world.router.again(self.world.store.lazy_descriptors());
+        let mut before = std::mem::replace(&mut self.world.router, again);
+        if before.ended().is_none() {
+            before.kill();
+        }
+        // It cannot be held to what others are.
+        std::mem::forget(before);
+    }
+
+    /// The next visitors are served.
+    fn serves(&mut self, tally: &mut Tally) {
+        if let Err(wrong) = self.place.visit(self.world.router.port) {
+            tally.bad(format!("the next visit: {wrong:?}"), String::new());
+            self.renew();
+        }
+    }
+
+    /// Fails one call after the other with this error.
+    fn series(&mut self, series: &Series, error: (&str, i32), run: &Run) -> Tally {
+        let mut tally = Tally::default();
+        let order = |nth| Order {
+            class: series.class,
+            error: error.1,
+            nth,
+            on: run.on,
+            all_threads: run.all_threads,
+            callers: series.callers,
+        };
+        // How many there are when all goes well: threads that are no session's never come to an end of theirs.
+        self.attempt(order(0), &mut tally);
+        let (usual, _) = self.lever.counted();
+        let (mut before, mut nth) = (None, run.every);
+        while self.attempt(order(nth), &mut tally) || (run.all_threads && nth <= usual) {
+            if tally.reached.is_multiple_of(20) {
+                self.serves(&mut tally);
+            }
+            if tally.reached == 50 {
+                before = Some((self.world.router.pid(), resident(self.world.router.pid())));
+            }
+            nth += run.every;
+        }
+        self.serves(&mut tally);
+        let lines = self.world.router.lines();
+        for line in lines.iter().filter(|line| line.contains("panicked")) {
+            tally.bad("a panic".to_owned(), line.clone());
+        }
+        let Tally { reached, whole, .. } = tally;
+        let pid = self.world.router.pid();
+        let memory = before.filter(|(same, _)| *same == pid).map_or(String::new(), |(_, before)| {
+            format!(", {:.2} KiB grown each", resident(pid).saturating_sub(before) as f64 / (reached - 49) as f64)
+        });
+        let bad: u64 = tally.bad.values().map(|(count, _)| count).sum();
+        println!(
+            "nth {} {}: {usual} calls in a visit, {reached} made to fail, {whole} visits whole, {} said to have failed, {bad} wrong{memory}",
+            series.name,
+            error.0,
+            reached.saturating_sub(whole)
+        );
+        for (what, count) in &tally.known {
+            println!("    {count} times the router was ended by {what}");
+        }
+        for (what, (count, example)) in &tally.bad {
+            println!("    {count} times: {what}\n      such as {example}");
+        }
+        tally
+    }
+}
+
+/// What `scripts/nth` asks for, or nothing.
+fn asked(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn number(name: &str) -> Option<u64> {
+    asked(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: no number")))
+}
+
+#[test]
+fn whatever_call_fails_nothing_is_told_that_is_not_so_and_the_next_session_is_served() {
+    let store = if asked("NTH_STORE").as_deref() == Some("file") { Kind::File } else { Kind::Redis };
+    let only = asked("NTH_ONLY");
+    let mut stage = Stage::new(store);
+    let mut bad = 0;
+    for series in ALL.iter().filter(|series| only.as_deref().is_none_or(|only| only == series.name)) {
+        let every = number("NTH_EVERY").unwrap_or(series.every);
+        let run = Run { every: every.max(1), on: asked("NTH_ON").is_some(), all_threads: asked("NTH_ALL_THREADS").is_some() };
+        let errors = if number("NTH_EVERY").is_some() { series.errors } else { &series.errors[..1] };
+        for error in errors {
+            bad += stage.series(series, *error, &run).bad.len();
+        }
+        if series.class == Class::Log {
+            // Lines that could not be written are not there to be held against it.
+            stage.renew();
+        }
+    }
+    if bad > 0 {
+        // What it was is printed, and a router that was made to panic is not held to what others are.
+        stage.renew();
+    }
+    assert_eq!(bad, 0, "what was wrong is above");
+}
