@@ -57,6 +57,10 @@ const KNOWN: &[(&str, &str)] = &[
     ("__cxa_thread_atexit_impl", "the C library, which ends the process when a thread's variable has no memory"),
     ("ffi::bind::Bind::accept", "libssh, which takes for granted that a session's poll handle was made"),
     ("ffi::client::ClientSession::connect", "libssh, which takes for granted what a client's key exchange is made of"),
+    (
+        "std::thread::thread::Thread>::new",
+        "Rust's standard library, which makes a thread's name and number past the program's allocator",
+    ),
 ];
 
 /// How a run goes.
