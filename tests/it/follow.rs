@@ -123,6 +123,38 @@ fn a_route_or_what_a_user_may_do_that_is_changed_ends_the_session_and_other_fiel
 }
 
 #[test]
+fn whatever_has_let_a_session_in_ends_it_when_it_changes_and_the_user_is_shown_why() {
+    let world = world(Kind::Redis);
+    let crate::world::store::Store::Redis(redis) = &world.store else { panic!("not Redis") };
+    let entry = format!("pysftpproxy:pubkey:{}", keys::ed25519(USER).base64());
+    let set = |field: &str, value: &str| redis.ask(redis::cmd("HSET").arg("pysftpproxy:user:alice").arg(field).arg(value));
+    let pin = keys::ed25519("another-host").fingerprint();
+    let changed = ("the route was changed", "your server was changed; please connect again");
+    let ways: [(&dyn Fn(), _); 4] = [
+        (
+            &|| drop(set("from", "192.0.2.0/24")),
+            ("revoked: the user may not come from there any more", "your access was changed"),
+        ),
+        (&|| drop(set("hostkey", &pin)), changed),
+        (&|| drop(set("key", "another-key")), changed),
+        (
+            &|| drop(redis.ask(redis::cmd("PEXPIRE").arg(&entry).arg(1))),
+            ("revoked: the key is no longer the user's", "your key is no longer accepted"),
+        ),
+    ];
+    for (number, (change, (reason, told))) in (1..).zip(ways) {
+        let mut session = world.proxied(USER).session();
+        session.ask("pwd", "Remote working directory");
+        change();
+        world.router.wait_for_line(&format!("end session={number} user=\"alice\"*side=store stage=\"relay\" reason=\"{reason}"));
+        session.shows(&format!("Received disconnect*:11: {told}"));
+        assert!(session.was_cut());
+        // As it was: an empty field is a missing one.
+        put(&world, &[("from", ""), ("key", "")]);
+    }
+}
+
+#[test]
 fn a_redis_that_goes_away_or_comes_back_empty_ends_nobody() {
     let mut world = world(Kind::Redis);
     let mut session = world.proxied(USER).session();

@@ -92,6 +92,19 @@ impl Drop for Site {
 }
 
 #[test]
+fn a_session_that_the_operator_ends_has_its_end_and_the_reason_in_the_audit() {
+    let site = Site::start(&[]);
+    let mut session = site.world.proxied(USER).session();
+    session.ask("pwd", "Remote working directory");
+    site.world.command(&["sessions", "kick", "--user", USER, "--reason", "the disks are changed"]).success();
+    assert!(session.was_cut());
+    let (login, end) = (site.events("login", 1).remove(0), site.events("end", 1).remove(0));
+    assert_eq!((&end["session"], &end["user"]), (&login["session"], &json!(USER)));
+    assert_eq!((&end["side"], &end["stage"]), (&json!("router"), &json!("relay")));
+    assert_eq!(end["reason"], "ended by the operator: the disks are changed");
+}
+
+#[test]
 fn a_session_is_told_to_the_audit_from_login_to_end_with_each_operation_and_transfer() {
     let site = Site::start(&[]);
     let bytes = content(3_000_000, 1);
