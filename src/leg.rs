@@ -4,12 +4,14 @@
 
 use std::net::TcpStream;
 use std::os::fd::{AsFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::order::{self, AtomicBool};
 
 /// What a leg had to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,19 +108,23 @@ impl Wake {
     }
 
     fn poll(&self, fd: RawFd, events: PollFlags, until: Option<Instant>) -> Result<PollFlags, String> {
-        let waker = PollFd::new(self.event.as_fd(), PollFlags::POLLIN);
         let timeout = until.map_or(PollTimeout::NONE, |until| milliseconds(until.saturating_duration_since(Instant::now())));
         let socket = crate::ffi::borrow_fd(fd).filter(|_| !events.is_empty());
-        let result = match socket {
-            None => poll(&mut [waker], timeout).map(|_| PollFlags::empty()),
-            Some(socket) => {
-                let mut both = [waker, PollFd::new(socket, events)];
-                poll(&mut both, timeout).map(|_| both[1].revents().unwrap_or(PollFlags::empty()))
-            }
+        let ask = |timeout| {
+            let waker = PollFd::new(self.event.as_fd(), PollFlags::POLLIN);
+            let said = match socket {
+                None => poll(&mut [waker], timeout).map(|count| (count, PollFlags::empty())),
+                Some(socket) => {
+                    let mut both = [waker, PollFd::new(socket, events)];
+                    poll(&mut both, timeout).map(|count| (count, both[1].revents().unwrap_or(PollFlags::empty())))
+                }
+            };
+            Some(said).filter(|said| !matches!(said, Ok((0, _))))
         };
-        match result {
-            Err(Errno::EINTR) => Ok(PollFlags::empty()),
-            other => other.map_err(|error| format!("poll: {error}")),
+        match order::sleep(timeout, ask) {
+            None | Some(Err(Errno::EINTR)) => Ok(PollFlags::empty()),
+            Some(Ok((_, events))) => Ok(events),
+            Some(Err(error)) => Err(format!("poll: {error}")),
         }
     }
 }

@@ -34,6 +34,8 @@ pub mod secret;
 
 pub mod config;
 
+pub mod order;
+
 pub mod admission;
 pub mod metrics;
 pub mod store;

@@ -1,11 +1,12 @@
 //! Who is connected: to see them, to end them, and to know when the last one has gone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use crate::error::Fault;
 use crate::live::{Live, Snapshot};
+use crate::order::{Condvar, Mutex, MutexGuard};
 
 /// All running sessions.
 #[derive(Default)]
@@ -81,3 +82,6 @@ impl Drop for Entry {
         self.registry.changed.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,15 +13,16 @@
 //! its ends of the channels and marks itself done; the other one still delivers what it holds, within a bound.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded};
+use crossbeam_channel::TryRecvError;
 use nix::poll::PollFlags;
 
 use crate::error::{Fault, Side, Stage};
 use crate::leg::{Leg, Taken, Wake, Wants};
+use crate::order::{AtomicBool, AtomicU64, Mutex, Receiver, Sender, bounded};
 use crate::pace::{Pace, Wait};
 use crate::rate::Rate;
 

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use crate::leg::tune;
 use crate::listeners::Listener;
 use crate::live::Live;
 use crate::metrics::recent;
+use crate::order::AtomicU32;
 use crate::registry::Registry;
 use crate::relay::Control;
 use crate::session::{self, Arrival, STACK, World};
@@ -75,6 +76,27 @@ impl Shutdown {
     fn count(&self) -> u32 {
         self.signals.load(Ordering::SeqCst)
     }
+
+    /// Waits for the sessions until `limit` is over or more than `signals` have come. Whether all have gone.
+    fn finish(&self, limit: Duration, signals: u32) -> bool {
+        self.registry.wait_empty(Instant::now() + limit, || self.count() > signals) == 0
+    }
+
+    /// Cuts the sessions that are left; `None` = the last one has just gone by itself. Who calls this is who has entered them, so that nobody
+    /// comes in behind it.
+    fn cut(&self, fault: &Fault) -> Option<Cut> {
+        let cut = self.registry.cut(fault);
+        let left = self.registry.wait_empty(Instant::now() + CUT_TIME, || false);
+        (cut > 0).then_some(Cut { cut, left })
+    }
+}
+
+/// Sessions that were cut at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cut {
+    cut: usize,
+    /// Those that did not end in time.
+    left: usize,
 }
 
 /// How serving ended.
@@ -128,15 +150,15 @@ pub fn serve(world: &Arc<World>, listeners: Vec<Arc<Listener>>, shutdown: &Arc<S
         let until = limit.map_or_else(|| "until they end".into(), |limit| format!("within {} s", limit.as_secs_f32()));
         let sessions = registry.sessions().len();
         log::info!("handed over: to={heir} sessions={sessions}; no new connections here, sessions may finish {until}");
-        if registry.wait_empty(Instant::now() + limit.unwrap_or(FOR_EVER), || shutdown.count() > 0) == 0 {
+        if shutdown.finish(limit.unwrap_or(FOR_EVER), 0) {
             return Ok(Ended::Clean);
         }
         if shutdown.count() == 0 {
             let told = "the server was replaced; please connect again".to_owned();
-            return Ok(cut(registry, &Fault::new(Side::Router, Stage::Relay, "the router was replaced").told(told)));
+            return Ok(cut(shutdown, &Fault::new(Side::Router, Stage::Relay, "the router was replaced").told(told)));
         }
     }
-    Ok(drain(world, registry, shutdown))
+    Ok(drain(world.config.limits.drain_timeout, shutdown))
 }
 
 /// Waits without the listeners, which would stay readable.
@@ -198,19 +220,17 @@ fn end_without_thread(id: u64, peer: SocketAddr, error: &io::Error) {
     );
 }
 
-fn drain(world: &World, registry: &Registry, shutdown: &Shutdown) -> Ended {
-    let limit = world.config.limits.drain_timeout;
+fn drain(limit: Duration, shutdown: &Shutdown) -> Ended {
     log::info!("stopping: no new connections; sessions may finish within {} s", limit.as_secs_f32());
-    if registry.wait_empty(Instant::now() + limit, || shutdown.count() > 1) == 0 {
+    if shutdown.finish(limit, 1) {
         return Ended::Clean;
     }
     let told = "the server is stopped; please connect again later".to_owned();
-    cut(registry, &Fault::new(Side::Router, Stage::Relay, "the router was stopped").told(told))
+    cut(shutdown, &Fault::new(Side::Router, Stage::Relay, "the router was stopped").told(told))
 }
 
-fn cut(registry: &Registry, fault: &Fault) -> Ended {
-    let cut = registry.cut(fault);
-    let left = registry.wait_empty(Instant::now() + CUT_TIME, || false);
+fn cut(shutdown: &Shutdown, fault: &Fault) -> Ended {
+    let Some(Cut { cut, left }) = shutdown.cut(fault) else { return Ended::Clean };
     log::warn!("stopped: {cut} sessions were cut, {left} threads did not end in time");
     Ended::Cut
 }
@@ -241,3 +261,6 @@ impl Refusals {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

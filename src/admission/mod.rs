@@ -9,16 +9,11 @@ use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-// In the unit tests a lock of the schedule explorer, which finds what happens in every order.
-#[cfg(test)]
-use shuttle::sync::{Mutex, MutexGuard};
-#[cfg(not(test))]
-use std::sync::{Mutex, MutexGuard};
-
 use ipnet::IpNet;
 
 use crate::config::admission::{Admission as Terms, Class, Startups};
 use crate::identity::UserName;
+use crate::order::{Mutex, MutexGuard};
 
 mod bans;
 mod penalties;

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::*;
 
 mod answers;
+mod orders;
 
 /// How long one session may take: far above what it takes, so that it only ends what hangs.
 const LIMIT: Duration = Duration::from_secs(30);
