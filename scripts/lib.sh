@@ -153,6 +153,15 @@ Subsystem sftp internal-sftp
 END
 }
 
+# busy_sshd HOST_KEY AUTHORIZED_KEYS FOLDER: the same for many sessions, which start in the folder.
+busy_sshd() {
+    # The first of two lines counts.
+    printf '%s\n' "ForceCommand internal-sftp -d $3" 'MaxStartups 10000' 'UseDNS no' 'LogLevel ERROR'
+    throwaway_sshd "$1" "$2"
+}
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
 # await SECONDS COMMAND…: runs the command until it succeeds.
 await() {
     local end=$((SECONDS + $1))
