@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::world::process::{Output, run};
 use crate::world::store::RedisServer;
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "AUDIT.md",
     "METRICS.md",
@@ -16,6 +16,7 @@ const DOCUMENTS: [&str; 9] = [
     "BENCHMARKS.md",
     "CHANGELOG.md",
     "examples/docker/README.md",
+    "examples/haproxy/README.md",
     "examples/monitoring/README.md",
 ];
 

@@ -26,6 +26,7 @@ mod faults;
 mod first_ten_minutes;
 mod follow;
 mod ha;
+mod haproxy_case;
 mod home;
 mod install;
 mod limits;
