@@ -156,7 +156,7 @@ export SFTPPROXY_UPSTREAM_HOSTKEY_ALGORITHMS=''
 # Value: yes|no
 export SFTPPROXY_SANDBOX='yes'
 
-# Time limit from accept to the open upstream channel.
+# Time limit from accept to the open upstream channel, and later for a key exchange that a peer begins.
 # Value: SECONDS
 export SFTPPROXY_LOGIN_TIMEOUT='60'
 

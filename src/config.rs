@@ -171,7 +171,12 @@ pub const SETTINGS: &[Setting] = &[
         "yes|no",
         "Whether the process shuts itself in: no core file, nobody but root may look into it, and with Landlock and seccomp it writes in its own folders only and starts no program.",
     ),
-    setting("login-timeout", "60", "SECONDS", "Time limit from accept to the open upstream channel."),
+    setting(
+        "login-timeout",
+        "60",
+        "SECONDS",
+        "Time limit from accept to the open upstream channel, and later for a key exchange that a peer begins.",
+    ),
     setting("drain-timeout", "30", "SECONDS", "How long sessions may go on after the first SIGTERM or SIGINT."),
     setting(
         "hand-over-timeout",

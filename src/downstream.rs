@@ -362,6 +362,10 @@ impl Leg for Downstream {
         !self.session.unsent() && self.session.is_closed()
     }
 
+    fn exchanging(&mut self, _ask: bool) -> Option<u64> {
+        self.session.exchanging()
+    }
+
     fn interest(&self, _wants: Wants) -> PollFlags {
         self.pipe.interest(&self.session)
     }

@@ -63,6 +63,17 @@ pub trait Leg {
     /// What to poll the socket for before anything can change. Empty = the socket cannot help.
     fn interest(&self, wants: Wants) -> PollFlags;
 
+    /// Which exchange of new keys is going on, as far as the library shows it: the peer has begun it, or answered, and has yet to end it. `ask`:
+    /// nothing waits to be put; a leg that can tell only by putting something may put nothing, to see.
+    fn exchanging(&mut self, _ask: bool) -> Option<u64> {
+        None
+    }
+
+    /// Whether something that was put is on its way: the peer need not have seen it yet.
+    fn is_underway(&self) -> bool {
+        crate::ffi::undelivered(self.fd())
+    }
+
     /// Tells the peer's user a reason, where the protocol can carry it; best effort.
     fn explain(&mut self, _reason: &str) {}
 }

@@ -49,6 +49,7 @@ pub mod listeners;
 pub mod leg;
 pub mod limits;
 pub mod pace;
+pub mod rekey;
 pub mod relay;
 
 pub mod origin;

@@ -381,12 +381,19 @@ fn make_bind(config: &Config, keys: Vec<HostKey>) -> Result<Bind, String> {
     Bind::new(keys.into_iter().map(|key| key.private).collect(), &options)
 }
 
-/// The ciphers without AES-GCM where libssh may not check its tag, unless the operator has chosen them.
+/// The ciphers without AES-GCM where libssh does not check its tags, unless the operator has chosen them.
 fn safe_ciphers(ciphers: &str) -> String {
-    let chosen = SETTINGS.iter().all(|setting| setting.flag != "ciphers" || setting.default != ciphers);
-    if chosen || !ffi::gcm_is_doubtful(&ffi::version()) {
+    if !ciphers.contains("gcm") || ffi::checks_gcm_tags() {
         return ciphers.to_owned();
     }
+    let chosen = SETTINGS.iter().all(|setting| setting.flag != "ciphers" || setting.default != ciphers);
+    let says =
+        "this libssh does not check the tags of AES-GCM (CVE-2026-59847): who is in between could alter what a client sends";
+    if chosen {
+        log::warn!("{says}; update libssh, or take AES-GCM out of SFTPPROXY_CIPHERS");
+        return ciphers.to_owned();
+    }
+    log::info!("{says}; AES-GCM is not offered until libssh is updated");
     ciphers.split(',').filter(|cipher| !cipher.contains("gcm")).collect::<Vec<_>>().join(",")
 }
 

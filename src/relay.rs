@@ -25,6 +25,7 @@ use crate::leg::{Leg, Taken, Wake, Wants};
 use crate::order::{AtomicBool, AtomicU64, Mutex, Receiver, Sender, bounded};
 use crate::pace::{Pace, Wait};
 use crate::rate::Rate;
+use crate::rekey::Rekey;
 
 /// Bytes of a buffer: some SFTP packets of 32 KiB in one piece, which is what both libraries send best.
 pub const BUFFER: usize = 128 * 1024;
@@ -48,6 +49,8 @@ pub struct Patience {
     pub idle: Option<Duration>,
     /// With bytes that a peer does not take, or requests that the upstream does not answer.
     pub stall: Option<Duration>,
+    /// With a key exchange that a peer has begun and not ended.
+    pub rekey: Option<Duration>,
 }
 
 /// What passes from thread to thread.
@@ -248,6 +251,7 @@ pub struct Half {
     /// Until when the rate lets nothing be taken.
     held: Option<Instant>,
     patience: Patience,
+    rekey: Option<Rekey>,
     /// Since when the leg has taken nothing of what it was offered.
     stuck: Option<Instant>,
 }
@@ -298,6 +302,7 @@ pub fn halves(control: &Arc<Control>) -> (Half, Half) {
         rate: None,
         held: None,
         patience: Patience::default(),
+        rekey: None,
         stuck: None,
     };
     (
@@ -314,7 +319,7 @@ impl Half {
 
     /// The same, and the session ends when it stands still for so long.
     pub fn patient(self, patience: Patience) -> Self {
-        Self { patience, ..self }
+        Self { patience, rekey: patience.rekey.map(Rekey::new), ..self }
     }
 
     /// Relays until the session's end and returns the number of bytes that this leg's peer was given. `watch` sees each buffer
@@ -345,7 +350,11 @@ impl Half {
                 leg.explain(what.split(" (").next().unwrap_or_default());
                 break Err(what.clone());
             }
-            let until = earlier(until, patience.map(|(at, _)| at));
+            let look = match self.look_for_rekey(leg, (watch, moved)) {
+                Err(what) => break Err(what),
+                Ok(look) => look,
+            };
+            let until = earlier(earlier(until, patience.map(|(at, _)| at)), look);
             let wake = self.pause(&mut pause, moved);
             // Whoever has not slept since has heard nothing new of the socket.
             ready = false;
@@ -370,26 +379,46 @@ impl Half {
 
     /// When this side's patience will be over if nothing happens, and what is said then.
     fn lost_patience(&self, watch: &dyn Watch) -> Option<(Instant, String)> {
-        let Patience { idle, stall } = self.patience;
+        let Patience { idle, stall, .. } = self.patience;
         if !self.control.is_open() || (idle, stall) == (None, None) {
             return None;
         }
         let (asked, answered) = self.control.last();
         let last = asked.max(answered);
-        // An answer that has come in part is still owed; a request that has come in part is still the client's to make.
-        let owed = watch.owes() == Some(true) || (asked > answered && !watch.amid());
+        let owed = self.is_owed(watch);
         let said = |what: &str, limit: Duration, setting: &str| format!("{what} for {} s ({setting})", limit.as_secs_f32());
         let stuck = self.stuck.zip(stall).map(|(since, limit)| {
             (since + limit, said(&format!("the {} takes no bytes", taker(self.side)), limit, "SFTPPROXY_STALL_TIMEOUT"))
         });
-        // What the other side does not take may be why nothing is taken from this one.
-        let waits = self.side == Side::Upstream && owed && !self.full && self.held.is_none();
         let silent = stall
-            .filter(|_| waits)
+            .filter(|_| self.side == Side::Upstream && owed && self.has_room())
             .map(|limit| (last + limit, said("the upstream answers nothing", limit, "SFTPPROXY_STALL_TIMEOUT")));
         let rests = self.side == Side::Downstream && !owed && !self.is_blocked() && self.inbox.is_empty();
         let idle = idle.filter(|_| rests).map(|limit| (last + limit, said("no request", limit, "SFTPPROXY_IDLE_TIMEOUT")));
         [stuck, silent, idle].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether the upstream owes an answer. One that has come in part is still owed; a request that has come in part is still the client's to
+    /// make.
+    fn is_owed(&self, watch: &dyn Watch) -> bool {
+        let (asked, answered) = self.control.last();
+        watch.owes() == Some(true) || (asked > answered && !watch.amid())
+    }
+
+    /// What the other side does not take may be why nothing is taken from this one.
+    fn has_room(&self) -> bool {
+        !self.full && self.held.is_none()
+    }
+
+    /// Ends the session when the peer does not end a key exchange. Returns when to look at it again, if it is to be.
+    fn look_for_rekey(&mut self, leg: &mut dyn Leg, (watch, moved): (&dyn Watch, bool)) -> Result<Option<Instant>, String> {
+        if !self.control.is_open() {
+            return Ok(None);
+        }
+        let silent = self.side == Side::Upstream && !moved && !self.is_blocked() && self.has_room() && self.is_owed(watch);
+        let Some(rekey) = &mut self.rekey else { return Ok(None) };
+        let looked = rekey.look(leg, silent, Instant::now());
+        looked.map_err(|what| format!("the {} {what}", taker(self.side)))
     }
 
     /// Notes a round that moved something, or not. A thread that has nothing to do for a while gives back its empty buffers and more.

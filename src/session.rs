@@ -170,7 +170,8 @@ fn story(world: &Arc<World>, arrival: Arrival, (told, seen, started): (&mut Told
 
     let rates = route.as_ref().ok().map(|route| world.limits.of(proven.user(), route.speed));
     let (ours, theirs) = halves(&control);
-    let patience = Patience { idle: world.config.limits.idle, stall: world.config.limits.stall };
+    let limits = &world.config.limits;
+    let patience = Patience { idle: limits.idle, stall: limits.stall, rekey: Some(limits.login_timeout) };
     let (ours, theirs) = (ours.patient(patience), theirs.patient(patience));
     let ours = ours.limited(rates.as_ref().map(|rates| Arc::clone(&rates.up)));
     let theirs = theirs.limited(rates.as_ref().map(|rates| Arc::clone(&rates.down)));

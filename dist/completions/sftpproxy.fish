@@ -61,7 +61,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-macs -d 'M
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-kex -d 'Key exchange towards upstreams; empty = the library\'s list.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l upstream-hostkey-algorithms -d 'Host key algorithms towards upstreams, behind those of pinned keys; empty = Ed25519, ECDSA, RSA with SHA-2.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l sandbox -d 'Whether the process shuts itself in: no core file, nobody but root may look into it, and with Landlock and seccomp it writes in its own folders only and starts no program. [default: yes]' -r
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l login-timeout -d 'Time limit from accept to the open upstream channel. [default: 60]' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l login-timeout -d 'Time limit from accept to the open upstream channel, and later for a key exchange that a peer begins. [default: 60]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l drain-timeout -d 'How long sessions may go on after the first SIGTERM or SIGINT. [default: 30]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l hand-over-timeout -d 'How long sessions may go on after another router has taken over; 0 = until they end by themselves. [default: 86400]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l idle-timeout -d 'A session without a request for so long is ended, unless one has yet to be answered; 0 = never. [default: 0]' -r

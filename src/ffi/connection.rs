@@ -24,6 +24,8 @@ const MAX_HELD: u32 = 4 * 1024 * 1024;
 /// What the callbacks see of the channel. libssh keeps a pointer to it, so it is boxed, never moved and freed after the session.
 pub(super) struct Channel {
     callbacks: sys::ssh_channel_callbacks_struct,
+    /// The session's own.
+    of_session: sys::ssh_callbacks_struct,
     pub(super) channel: Cell<sys::ssh_channel>,
     closed: Cell<bool>,
     /// Received bytes that it holds, as the callback was told: libssh itself asks the socket for more before it says "none".
@@ -34,6 +36,8 @@ pub(super) struct Channel {
     most: Cell<u32>,
     overrun: Cell<bool>,
     exit_status: Cell<Option<i32>>,
+    /// How many key exchanges the peer has begun, or answered, and whether the last one is still going on.
+    exchanges: Cell<(u64, bool)>,
     pub(super) panic: RefCell<Option<Box<dyn Any + Send>>>,
 }
 
@@ -62,6 +66,7 @@ impl Connection {
         unsafe {
             sys::ssh_set_blocking(session, 0);
             sys::ssh_set_counters(session, this.channel().counter.get(), ptr::null_mut());
+            sys::ssh_set_callbacks(session, (&raw const this.channel().of_session).cast_mut());
         }
         let no = false;
         // SAFETY: the option takes a bool.
@@ -225,6 +230,12 @@ impl Connection {
         }
     }
 
+    /// Which key exchange is going on, if the peer's part of one has come (its KEXINIT, RFC 4253 section 7.1) and the end has not.
+    pub fn exchanging(&self) -> Option<u64> {
+        let (number, under_way) = self.channel().exchanges.get();
+        under_way.then_some(number)
+    }
+
     /// Bytes that can be read from the channel.
     pub fn readable(&self) -> usize {
         self.channel().held.get()
@@ -380,8 +391,13 @@ impl Channel {
         callbacks.channel_data_function = Some(on_data);
         callbacks.channel_close_function = Some(on_close);
         callbacks.channel_exit_status_function = Some(on_exit_status);
+        // SAFETY: likewise.
+        let mut of_session = unsafe { mem::zeroed::<sys::ssh_callbacks_struct>() };
+        of_session.size = mem::size_of_val(&of_session);
+        of_session.connect_status_function = Some(on_status);
         let this = Box::into_raw(Box::new(Self {
             callbacks,
+            of_session,
             channel: Cell::new(ptr::null_mut()),
             closed: Cell::new(false),
             held: Cell::new(0),
@@ -389,10 +405,14 @@ impl Channel {
             most: Cell::new(MAX_HELD),
             overrun: Cell::new(false),
             exit_status: Cell::new(None),
+            exchanges: Cell::new((0, false)),
             panic: RefCell::new(None),
         }));
         // SAFETY: just made, and nobody else has it yet.
-        unsafe { (*this).callbacks.userdata = this.cast() };
+        unsafe {
+            (*this).callbacks.userdata = this.cast();
+            (*this).of_session.userdata = this.cast();
+        }
         this
     }
 
@@ -434,6 +454,18 @@ extern "C" fn on_data(
         channel.overrun.set(channel.overrun.get() || held > channel.most.get());
         0
     })
+}
+
+/// How far a key exchange is, the first one and later ones: 0.6 when the peer's KEXINIT has come, 1 when both have new keys
+/// (L/server.c:378-438, L/client.c:447-476).
+extern "C" fn on_status(userdata: *mut c_void, status: f32) {
+    // SAFETY: as in `on_data`.
+    let channel = unsafe { channel_of(userdata) };
+    channel.guard((), || {
+        let (number, under_way) = channel.exchanges.get();
+        let now = (0.55..0.95).contains(&status);
+        channel.exchanges.set((number + u64::from(now && !under_way), now));
+    });
 }
 
 extern "C" fn on_close(_: sys::ssh_session, _: sys::ssh_channel, userdata: *mut c_void) {

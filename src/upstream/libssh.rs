@@ -17,7 +17,7 @@ use crate::secret::Secret;
 const CIPHERS: &str =
     "aes128-gcm@openssh.com,aes256-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr";
 
-/// The same for a libssh that may not check AES-GCM's tag.
+/// The same for a libssh that does not check AES-GCM's tags.
 const CIPHERS_WITHOUT_GCM: &str = "chacha20-poly1305@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr";
 
 /// A connection before it has a channel.
@@ -31,7 +31,7 @@ struct LibsshChannel {
 
 impl Libssh {
     pub(super) fn new(stream: TcpStream, algorithms: &Algorithms) -> Result<Self, String> {
-        let ciphers = if ffi::gcm_is_doubtful(&ffi::version()) { CIPHERS_WITHOUT_GCM } else { CIPHERS };
+        let ciphers = if ffi::checks_gcm_tags() { CIPHERS } else { CIPHERS_WITHOUT_GCM };
         let options = ClientOptions {
             ciphers: or(&algorithms.ciphers, ciphers),
             macs: or(&algorithms.macs, MACS),
@@ -150,6 +150,10 @@ impl Leg for LibsshChannel {
 
     fn finished(&mut self) -> bool {
         true
+    }
+
+    fn exchanging(&mut self, _ask: bool) -> Option<u64> {
+        self.session.exchanging()
     }
 
     fn interest(&self, _wants: Wants) -> PollFlags {

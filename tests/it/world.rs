@@ -31,6 +31,11 @@ use store::Store;
 /// Name of the user that every world starts with.
 pub const USER: &str = "alice";
 
+/// All that are offered by default, in another order: chosen by the operator, they are offered also by a libssh that does not check AES-GCM's tags.
+/// The hostile client of `raw` speaks nothing else.
+const CIPHERS: &str =
+    "aes256-gcm@openssh.com,aes128-gcm@openssh.com,chacha20-poly1305@openssh.com,aes256-ctr,aes192-ctr,aes128-ctr";
+
 /// Where routes are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -179,6 +184,7 @@ fn settings(folder: &Path, store: &Store, of_test: &[(&str, &str)]) -> Vec<(Stri
             format!("{},{}", text(&keys::ed25519("router-host").private), text(&keys::rsa("router-host").private)),
         ),
         ("UPSTREAM_KEY_PATH", text(&keys::ed25519("router-user").private)),
+        ("CIPHERS", CIPHERS.to_owned()),
     ];
     settings.extend(store.settings());
     settings.push(("UPSTREAM_LIBRARY", library()));

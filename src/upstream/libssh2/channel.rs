@@ -24,6 +24,10 @@ pub(super) struct Libssh2Channel {
     dry: bool,
     /// The last write ended for want of window, and then [`Leg::take`] has read the socket empty.
     drained: bool,
+    /// The last write found window and room, and yet was not taken: a key exchange is going on.
+    refused: bool,
+    /// What has moved so far, to tell one key exchange from the next.
+    moves: u64,
 }
 
 /// Bytes of a buffer that are made ready at first: most replies are short, and zeroing the whole buffer for each would cost more than
@@ -38,7 +42,29 @@ impl Libssh2Channel {
         // What the subsystem says on stderr has no reader here, but it takes from the window: let libssh2 drop it.
         let _ = channel.handle_extended_data(ExtendedData::Ignore);
         let session = link.session.clone();
-        Self { channel, session, link: Some(link), moved: true, unsent: false, dry: false, drained: false }
+        Self {
+            channel,
+            session,
+            link: Some(link),
+            moved: true,
+            unsent: false,
+            dry: false,
+            drained: false,
+            refused: false,
+            moves: 0,
+        }
+    }
+
+    /// Notes that bytes have moved: no key exchange that was going on still is.
+    fn note_moved(&mut self) {
+        self.moved = true;
+        self.refused = false;
+        self.moves += 1;
+    }
+
+    /// Notes that a write was not taken.
+    fn note_refused(&mut self) {
+        self.refused = !self.unsent && self.channel.write_window().remaining > 0;
     }
 
     fn note_unsent(&mut self) {
@@ -120,7 +146,7 @@ impl Leg for Libssh2Channel {
         buffer.truncate(filled);
         self.note_unsent();
         if filled > held {
-            self.moved = true;
+            self.note_moved();
             // What came before an error is delivered; the error comes again.
             return Ok(Taken::Bytes(filled - held));
         }
@@ -132,6 +158,7 @@ impl Leg for Libssh2Channel {
         // for the other. The relay puts once more after it has taken; with the window still closed, the socket must not be read here
         // again, or data would lie in libssh2 while the thread sleeps on the socket.
         if std::mem::take(&mut self.drained) && self.channel.write_window().remaining == 0 {
+            self.refused = false;
             return Ok(0);
         }
         self.dry = false;
@@ -148,8 +175,12 @@ impl Leg for Libssh2Channel {
                 Err(error) => return Err(crate::error::shown(&error.to_string())),
             }
         }
-        self.moved |= put > 0;
         self.note_unsent();
+        if put > 0 {
+            self.note_moved();
+        } else {
+            self.note_refused();
+        }
         Ok(put)
     }
 
@@ -175,6 +206,20 @@ impl Leg for Libssh2Channel {
 
     fn finished(&mut self) -> bool {
         true
+    }
+
+    fn exchanging(&mut self, ask: bool) -> Option<u64> {
+        if ask && self.channel.write_window().remaining > 0 {
+            // libssh2 says nowhere that keys are being exchanged; but it puts nothing then, data of no bytes (RFC 4254 section 5.2) included.
+            self.dry = false;
+            let put = self.channel.write(&[]);
+            self.note_unsent();
+            match put {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.note_refused(),
+                _ => self.refused = false,
+            }
+        }
+        self.refused.then_some(self.moves)
     }
 
     fn interest(&self, wants: Wants) -> PollFlags {

@@ -46,6 +46,10 @@ pub struct Offer {
     pub injected: Vec<Vec<u8>>,
     /// Sent instead of the client's public point.
     pub point: Option<Vec<u8>>,
+    /// How long the client reads nothing after its KEXINIT.
+    pub pause: Duration,
+    /// NEWKEYS is never sent.
+    pub unended: bool,
 }
 
 impl Offer {
@@ -74,6 +78,8 @@ impl Default for Offer {
             strict: true,
             injected: Vec::new(),
             point: None,
+            pause: Duration::ZERO,
+            unended: false,
         }
     }
 }
@@ -262,6 +268,7 @@ impl Transport {
     /// A key exchange as the client wants it; also later, to rekey.
     pub fn exchange(&mut self, offer: &Offer) -> Result<()> {
         let ours = self.send_kexinit(offer)?;
+        std::thread::sleep(offer.pause);
         self.server_kexinit = self.recv_kex(KEXINIT)?;
         for packet in &offer.injected {
             self.send_packet(packet)?;
@@ -289,6 +296,9 @@ impl Transport {
         hashed.extend_from_slice(&secret);
         let hash = sha256(&hashed);
         verify(host_key, signature, &hash)?;
+        if offer.unended {
+            return Ok(());
+        }
         self.host_key = host_key.to_vec();
         if self.session_id.is_empty() {
             self.session_id = hash.to_vec();
