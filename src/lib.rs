@@ -63,6 +63,8 @@ pub mod pipe;
 pub mod downstream;
 pub mod upstream;
 
+pub mod survive;
+
 pub mod login;
 pub mod session;
 

@@ -114,6 +114,8 @@ pub struct Control {
     /// When bytes came last from the client, and from the upstream (or its channel was opened).
     asked: AtomicU64,
     answered: AtomicU64,
+    /// When the upstream was back, after it was lost.
+    back: AtomicU64,
     /// The upstream's socket, so that a call of libssh2 that does not come back can be ended.
     socket: Mutex<Option<TcpStream>>,
 }
@@ -134,6 +136,7 @@ impl Control {
             born: Instant::now(),
             asked: AtomicU64::new(0),
             answered: AtomicU64::new(0),
+            back: AtomicU64::new(0),
             socket: Mutex::new(None),
         }))
     }
@@ -187,6 +190,11 @@ impl Control {
     fn came(&self, side: Side) {
         let last = if side == Side::Upstream { &self.answered } else { &self.asked };
         last.store(self.born.elapsed().as_nanos() as u64, Ordering::SeqCst);
+    }
+
+    /// The upstream is back after it was lost. Who has waited meanwhile has waited for nobody's fault: limits of patience begin anew.
+    pub fn back(&self) {
+        self.back.store(self.born.elapsed().as_nanos() as u64, Ordering::SeqCst);
     }
 
     /// When bytes came last from the client and from the upstream.
@@ -384,11 +392,12 @@ impl Half {
             return None;
         }
         let (asked, answered) = self.control.last();
-        let last = asked.max(answered);
+        let back = self.control.born + Duration::from_nanos(self.control.back.load(Ordering::SeqCst));
+        let last = asked.max(answered).max(back);
         let owed = self.is_owed(watch);
         let said = |what: &str, limit: Duration, setting: &str| format!("{what} for {} s ({setting})", limit.as_secs_f32());
         let stuck = self.stuck.zip(stall).map(|(since, limit)| {
-            (since + limit, said(&format!("the {} takes no bytes", taker(self.side)), limit, "SFTPPROXY_STALL_TIMEOUT"))
+            (since.max(back) + limit, said(&format!("the {} takes no bytes", taker(self.side)), limit, "SFTPPROXY_STALL_TIMEOUT"))
         });
         let silent = stall
             .filter(|_| self.side == Side::Upstream && owed && self.has_room())

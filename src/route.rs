@@ -2,10 +2,11 @@
 //!
 //! Pure. Fields and defaults are those of the contract: `remote`, `port`, `user`, `home`; ours beside them: `key` and `key_old` (the
 //! private key for the upstream, and the one before it), `hostkey` (pins), `proxy_protocol`, `hash`, `maintenance` (why nobody is let in), `from` (networks the user may come from),
-//! `max_sessions`, `upload_limit` and `download_limit`, and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
+//! `max_sessions`, `upload_limit` and `download_limit`, `survive` and those of the user's [`crate::policy`]. Unknown fields are ignored. An empty field is a missing one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::shown;
 use crate::hash::Algorithm;
@@ -19,7 +20,7 @@ use crate::sealed::{KeySource, Keys};
 pub type Record = BTreeMap<String, String>;
 
 /// The fields that have a meaning here, in the order in which they are shown.
-pub const FIELDS: [&str; 22] = [
+pub const FIELDS: [&str; 23] = [
     "remote",
     "port",
     "user",
@@ -34,6 +35,7 @@ pub const FIELDS: [&str; 22] = [
     "max_sessions",
     "upload_limit",
     "download_limit",
+    "survive",
     "read_only",
     "upload_only",
     "root",
@@ -55,6 +57,9 @@ const MAX_SESSIONS: usize = 100_000;
 
 /// Largest limit in KiB a second, 10 GiB: more is a mistake in the unit.
 pub const MAX_SPEED: u32 = 10 * 1024 * 1024;
+
+/// Longest time in seconds that a lost upstream may be tried again: a client that is given nothing for longer has given up.
+pub const MAX_SURVIVE: u64 = 600;
 
 /// How fast a user may transfer, in KiB (1,024 bytes) a second; 0 = as fast as may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,6 +105,8 @@ pub struct Route {
     pub max_sessions: Option<usize>,
     /// How fast the user may transfer.
     pub speed: Speed,
+    /// How long an upstream that is lost is tried again, 1 s to [`MAX_SURVIVE`]; `None` = the session ends with it.
+    pub survive: Option<Duration>,
     /// What the user may do; `None` = everything.
     pub policy: Option<Arc<Policy>>,
     /// The digest of what is transferred that the audit is told; `None` = none.
@@ -134,6 +141,7 @@ impl Route {
         let sessions = field("max_sessions", |value| parse_sessions(value).map(drop));
         let up = field("upload_limit", |value| parse_speed(value).map(drop));
         let down = field("download_limit", |value| parse_speed(value).map(drop));
+        let survive = field("survive", |value| parse_survive(value).map(drop));
         policy::FIELDS.iter().for_each(|name| drop(field(name, |_| Ok(()))));
         let text = |name: &str| record.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let policy = Policy::parse(text).unwrap_or_else(|reasons| {
@@ -159,6 +167,7 @@ impl Route {
             from: from.and_then(|from| Networks::parse(&from).ok()).unwrap_or_default(),
             max_sessions: sessions.and_then(|sessions| parse_sessions(&sessions).ok()),
             speed: Speed { up: speed_of(up), down: speed_of(down) },
+            survive: survive.and_then(|survive| parse_survive(&survive).ok()),
             policy: policy.map(Arc::new),
             hash: hash.and_then(|hash| parse_hash(&hash).ok()),
         })
@@ -250,6 +259,14 @@ fn parse_sessions(text: &str) -> Result<usize, String> {
     match text.trim().parse() {
         Ok(sessions @ 1..=MAX_SESSIONS) => Ok(sessions),
         _ => Err(format!("\"{}\" is not a number from 1 to {MAX_SESSIONS}", shown(text))),
+    }
+}
+
+/// Reads for how long a lost upstream is tried again, 1 to [`MAX_SURVIVE`] seconds.
+fn parse_survive(text: &str) -> Result<Duration, String> {
+    match text.trim().parse() {
+        Ok(seconds @ 1..=MAX_SURVIVE) => Ok(Duration::from_secs(seconds)),
+        _ => Err(format!("\"{}\" is not a number of seconds from 1 to {MAX_SURVIVE}", shown(text))),
     }
 }
 
@@ -373,6 +390,11 @@ mod tests {
         assert_eq!(parsed(&[("upload_limit", ""), ("maintenance", "")]).unwrap().maintenance, None);
         for bad in ["0", "-1", "1M", "10485761", "99999999999"] {
             assert!(parsed(&[("download_limit", bad)]).unwrap_err().starts_with("download_limit: "), "{bad}");
+        }
+        assert_eq!(parsed(&[("survive", "600")]).unwrap().survive, Some(Duration::from_secs(600)));
+        assert_eq!(parsed(&[("survive", "")]).unwrap().survive, None);
+        for bad in ["0", "601", "-1", "1.5", "yes"] {
+            assert!(parsed(&[("survive", bad)]).unwrap_err().starts_with("survive: "), "{bad}");
         }
         let long = "x".repeat(MAX_MESSAGE + 1);
         for bad in ["two\nlines", "\u{1b}[2J", &long] {

@@ -29,6 +29,7 @@ use crate::origin::{self, Ends};
 use crate::relay::{Control, Half, Patience, halves, late};
 use crate::route::{Host, Route};
 use crate::store::{self, RouteStore};
+use crate::survive::{self, Surviving};
 use crate::upstream::{Credential, Distrust, Kept, Quarantine, Trust, Trusted, Upstream, Waiting, dial, host};
 use crate::watch::{Teller, Watched};
 
@@ -333,8 +334,34 @@ fn relay_upstream(
     watched.teller().seen().opened(accepted.elapsed());
     world.metrics.recent.upstream(&route.address(), None, Instant::now());
     waiting.control.open();
-    let bytes = half.run(upstream.leg(), &mut watched.replies(Some(proven)), &|| None);
-    (bytes, Some(upstream))
+    let mut replies = watched.replies(Some(proven));
+    let Some(limit) = route.survive else {
+        let bytes = half.run(upstream.leg(), &mut replies, &|| None);
+        return (bytes, Some(upstream));
+    };
+    let redial = |waiting: Waiting<'_>| open_again(world, user, route, waiting);
+    let terms = survive::Terms {
+        session: live.id(),
+        user: shown(user.as_str()),
+        upstream: route.address(),
+        limit,
+        waiting,
+        redial: &redial,
+    };
+    (half.run(&mut Surviving::new(upstream, terms), &mut replies, &|| None), None)
+}
+
+/// Another connection to an upstream that was lost, by the same steps as at the login.
+fn open_again(world: &World, user: &UserName, route: &Route, waiting: Waiting<'_>) -> Result<Upstream, Distrust> {
+    let again = || {
+        let host = host(world.store.as_ref(), route)?;
+        let trust = Trust::find(route, &host, &world.config.upstream)?;
+        open_new(world, user, (route, &host, &trust), waiting)
+    };
+    let opened = again();
+    let failed = opened.as_ref().err().map(|distrust| distrust.fault.what.as_str());
+    world.metrics.recent.upstream(&route.address(), failed, Instant::now());
+    opened
 }
 
 /// Tells a user why there is no upstream, in the upstream's place.
@@ -368,7 +395,7 @@ fn open_upstream(
             world.metrics.reused();
             upstream
         }
-        None => open_new(world, user, (route, &host, &trust), waiting)?,
+        None => open_new(world, user, (route, &host, &trust), waiting).map_err(|distrust| distrust.fault)?,
     };
 
     let (address, login, cipher) = (route.address(), shown(&route.login), upstream.cipher());
@@ -403,7 +430,7 @@ fn open_new(
     user: &UserName,
     (route, host, trust): (&Route, &Host, &Trust),
     waiting: Waiting<'_>,
-) -> Result<Upstream, Fault> {
+) -> Result<Upstream, Distrust> {
     let trusted = trusted(world, user, (route, trust), waiting)?;
     let started = Instant::now();
     let credential = Credential::find(route, host, &world.config.upstream);
@@ -422,7 +449,7 @@ fn trusted<'a>(
     user: &UserName,
     (route, trust): (&Route, &Trust),
     waiting: Waiting<'a>,
-) -> Result<Trusted<'a>, Fault> {
+) -> Result<Trusted<'a>, Distrust> {
     let (store, address) = (world.store.as_ref(), route.address());
     let started = Instant::now();
     let dialed = dial(&route.remote, route.port, &world.config.upstream, waiting)?;
@@ -434,11 +461,11 @@ fn trusted<'a>(
             world.quarantine.end(store, &address, (trusted.host_key(), user.as_str()), trust);
             Ok(trusted)
         }
-        Err(Distrust { fault, changed, .. }) => {
-            if let Some(key) = changed {
-                world.quarantine.begin(store, &address, (&key, user.as_str()), trust);
+        Err(distrust) => {
+            if let Some(key) = &distrust.changed {
+                world.quarantine.begin(store, &address, (key, user.as_str()), trust);
             }
-            Err(fault)
+            Err(distrust)
         }
     }
 }

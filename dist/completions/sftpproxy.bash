@@ -2382,7 +2382,7 @@ _sftpproxy() {
             return 0
             ;;
         sftpproxy__subcmd__user__subcmd__add)
-            opts="-y -h --key --remote --port --user --home --from --max-sessions --upload-limit --download-limit --upstream-key --proxy-protocol --hash --read-only --upload-only --root --rules --allow --deny --max-file-size --extensions --host-key --scan-host-key --update --yes --help"
+            opts="-y -h --key --remote --port --user --home --from --max-sessions --upload-limit --download-limit --survive --upstream-key --proxy-protocol --hash --read-only --upload-only --root --rules --allow --deny --max-file-size --extensions --host-key --scan-host-key --update --yes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -2421,6 +2421,10 @@ _sftpproxy() {
                     return 0
                     ;;
                 --download-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --survive)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

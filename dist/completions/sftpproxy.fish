@@ -144,6 +144,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_see
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l max-sessions -d 'Sessions of the user at the same time; unset = SFTPPROXY_MAX_USER_SESSIONS' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upload-limit -d 'How fast the user\'s uploads may be, in KiB a second; unset = no limit' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l download-limit -d 'The same of downloads' -r
+complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l survive -d 'How long a lost upstream is tried again before the session ends, 1 to 600; unset = not at all' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l upstream-key -d 'Private key for this upstream, or agent; relative = in SFTPPROXY_UPSTREAM_KEYS_DIR; see upstream-key new' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l proxy-protocol -d 'v2: tell the upstream the client\'s address in a PROXY header' -r
 complete -c sftpproxy -n "__fish_sftpproxy_using_subcommand user; and __fish_seen_subcommand_from add" -l hash -d 'Digest of transfers for the audit: sha256 or blake3; unset = none' -r

@@ -18,7 +18,7 @@ use crate::store::{Aim, StoreError, StoredKey};
 use crate::upstream::{Credential, host};
 
 /// The options that are fields of the record: option, field, value, help.
-const OPTIONS: [(&str, &str, &str, &str); 19] = [
+const OPTIONS: [(&str, &str, &str, &str); 20] = [
     ("remote", "remote", "HOST", "Host name or address of the user's sshd; unset = localhost"),
     ("port", "port", "PORT", "Its port; unset = 22"),
     ("user", "user", "NAME", "The login there; unset = SFTPPROXY_CLIENT_USER, else the user's name"),
@@ -27,6 +27,12 @@ const OPTIONS: [(&str, &str, &str, &str); 19] = [
     ("max-sessions", "max_sessions", "NUMBER", "Sessions of the user at the same time; unset = SFTPPROXY_MAX_USER_SESSIONS"),
     ("upload-limit", "upload_limit", "KIB", "How fast the user's uploads may be, in KiB a second; unset = no limit"),
     ("download-limit", "download_limit", "KIB", "The same of downloads"),
+    (
+        "survive",
+        "survive",
+        "SECONDS",
+        "How long a lost upstream is tried again before the session ends, 1 to 600; unset = not at all",
+    ),
     (
         "upstream-key",
         "key",

@@ -1,11 +1,13 @@
-//! SFTP with an upstream, one question at a time: what `doctor` wants to know. Sessions of users never come here, their bytes pass.
+//! SFTP with an upstream, one question at a time: what `doctor` wants to know, and what has to be known before a session goes on with
+//! another connection ([`super::reopen`]). Otherwise sessions of users never come here, their bytes pass.
 //!
 //! Requests are made with the numbers of the table in [`crate::sftp`], answers are read by [`reply`]. An answer may be as long as
 //! [`MAX_PACKET`], and each question has the time that is left of the whole.
 
 use std::cell::Cell;
+use std::time::Duration;
 
-use super::{Channel, Upstream, Wait, Waiting};
+use super::{Channel, Shown, Upstream, Wait, Waiting};
 use crate::error::shown_bytes;
 use crate::leg::{Taken, Wants};
 use crate::sftp::frame::{Head, LENGTH_FIELD, MAX_PACKET};
@@ -46,6 +48,7 @@ pub struct Greeting {
 /// An SFTP session of our own.
 pub struct Asking<'a> {
     channel: Box<dyn Channel>,
+    shown: Shown,
     wait: Wait<'a>,
     /// What came and was not read yet.
     held: Vec<u8>,
@@ -56,7 +59,13 @@ impl Upstream {
     /// Uses the channel for questions of our own; each may take as long as is left.
     pub fn ask(self, waiting: Waiting<'_>) -> Asking<'_> {
         let limit = waiting.deadline.saturating_duration_since(std::time::Instant::now());
-        Asking { channel: self.channel, wait: Wait { waiting, limit }, held: Vec::new(), id: 0 }
+        self.ask_within(waiting, limit)
+    }
+
+    /// The same, and each question may take so long.
+    pub fn ask_within(self, waiting: Waiting<'_>, limit: Duration) -> Asking<'_> {
+        let Self { channel, shown } = self;
+        Asking { channel, shown, wait: Wait { waiting, limit }, held: Vec::new(), id: 0 }
     }
 }
 
@@ -65,7 +74,7 @@ impl Asking<'_> {
     pub fn begin(&mut self) -> Result<Greeting, No> {
         let mut body = vec![INIT];
         put_u32(&mut body, SPOKEN);
-        let answer = self.exchange(&body)?;
+        let answer = self.exchange(&framed(&body), 1)?.pop().unwrap_or_default();
         if answer.first() != Some(&VERSION) {
             return Err(unexpected(&answer).into());
         }
@@ -113,13 +122,23 @@ impl Asking<'_> {
         self.done("remove", |body| put_string(body, path))
     }
 
-    fn handle(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, No> {
+    /// No more questions. What has come unasked is a fault.
+    pub fn end(self) -> Result<Upstream, No> {
+        let Self { channel, shown, held, .. } = self;
+        if held.is_empty() {
+            Ok(Upstream { channel, shown })
+        } else {
+            Err("the upstream answers what nobody has asked".to_owned().into())
+        }
+    }
+
+    pub(super) fn handle(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, No> {
         let answer = self.request(name, fields)?;
         expect(&answer, HANDLE)?;
         Ok(reply::handle(&answer).map_err(|error| error.to_string())?.to_vec())
     }
 
-    fn done(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<(), No> {
+    pub(super) fn done(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<(), No> {
         let answer = self.request(name, fields)?;
         match answer.first() {
             Some(&STATUS) => refusal(&answer).map_or(Ok(()), Err),
@@ -128,52 +147,70 @@ impl Asking<'_> {
     }
 
     /// Sends a request by its name in the table and returns the answer, without its length field, that has its id.
-    fn request(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, No> {
+    pub(super) fn request(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, No> {
+        let (packet, id) = self.packet(name, fields)?;
+        let answer = self.exchange(&packet, 1)?.pop().unwrap_or_default();
+        if answer.get(1..5) != Some(&id.to_be_bytes()) {
+            return Err(format!("the upstream answers another question than {name}").into());
+        }
+        Ok(answer)
+    }
+
+    /// A request by its name in the table, length field and all, and its id, which is one more than the last.
+    pub(super) fn packet(&mut self, name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Result<(Vec<u8>, u32), No> {
         let kind =
             KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| format!("{name} is not in the table of requests"))?;
         self.id += 1;
         let mut body = vec![kind.number];
         put_u32(&mut body, self.id);
         fields(&mut body);
-        let answer = self.exchange(&body)?;
-        if answer.get(1..5) != Some(&self.id.to_be_bytes()) {
-            return Err(format!("the upstream answers another question than {name}").into());
-        }
-        Ok(answer)
+        Ok((framed(&body), self.id))
     }
 
-    fn exchange(&mut self, body: &[u8]) -> Result<Vec<u8>, String> {
-        let mut packet = Vec::with_capacity(LENGTH_FIELD + body.len());
-        put_string(&mut packet, body);
+    /// Sends packets and returns so many answers, without their length fields, as they come.
+    pub(super) fn exchange(&mut self, packets: &[u8], count: usize) -> Result<Vec<Vec<u8>>, String> {
         let Self { channel, wait, held, .. } = self;
         let put = Cell::new(0);
+        let mut answers = Vec::with_capacity(count);
         let step = |channel: &mut Box<dyn Channel>| {
             // Whoever asks here has slept on the socket, or has not asked it yet.
             channel.advance(true)?;
-            while put.get() < packet.len() {
-                match channel.put(&packet[put.get()..])? {
-                    0 => break,
-                    count => put.set(put.get() + count),
-                }
-            }
             // Until nothing is left: what a library holds, poll(2) does not show.
             loop {
-                if let Some(answer) = whole(held)? {
-                    return Ok(Some(answer));
+                let before = put.get();
+                while put.get() < packets.len() {
+                    match channel.put(&packets[put.get()..])? {
+                        0 => break,
+                        count => put.set(put.get() + count),
+                    }
+                }
+                while answers.len() < count
+                    && let Some(answer) = whole(held)?
+                {
+                    answers.push(answer);
+                }
+                if answers.len() == count {
+                    return Ok(Some(std::mem::take(&mut answers)));
                 }
                 held.reserve(ROOM);
                 match channel.take(held)? {
-                    Taken::Bytes(_) => {}
-                    Taken::Nothing => return Ok(None),
+                    Taken::Nothing if put.get() == before => return Ok(None),
+                    Taken::Bytes(_) | Taken::Nothing => {}
                     Taken::Eof => return Err("the upstream has closed its sftp".to_owned()),
                 }
             }
         };
         wait.until(channel, step, |channel| {
-            let wants = Wants { take: true, put: put.get() < packet.len() };
+            let wants = Wants { take: true, put: put.get() < packets.len() };
             (channel.fd(), channel.interest(wants))
         })
     }
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::with_capacity(LENGTH_FIELD + body.len());
+    put_string(&mut packet, body);
+    packet
 }
 
 /// Takes the first packet out of `held`, without its length field; `None` = it is not whole yet.
@@ -189,7 +226,7 @@ fn whole(held: &mut Vec<u8>) -> Result<Option<Vec<u8>>, String> {
 }
 
 /// The answer has this type, or says why not.
-fn expect(answer: &[u8], kind: u8) -> Result<(), No> {
+pub(super) fn expect(answer: &[u8], kind: u8) -> Result<(), No> {
     match answer.first() {
         Some(&first) if first == kind => Ok(()),
         Some(&STATUS) => Err(refusal(answer).unwrap_or_else(|| unexpected(answer).into())),

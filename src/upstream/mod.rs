@@ -28,6 +28,7 @@ mod libssh;
 mod libssh2;
 mod probe;
 mod quarantine;
+mod reopen;
 mod scan;
 mod trust;
 
@@ -327,6 +328,11 @@ impl Upstream {
     /// The name of the key that was accepted, such as `ssh-agent` or `key /path`.
     pub fn key(&self) -> &str {
         &self.shown.key
+    }
+
+    /// The same to look at.
+    pub fn as_leg(&self) -> &dyn Leg {
+        &*self.channel
     }
 
     /// The channel as the relay wants it.

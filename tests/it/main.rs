@@ -46,6 +46,7 @@ mod settings;
 mod signals;
 mod stands;
 mod stores;
+mod survive;
 mod tidy;
 mod told;
 mod top;

@@ -6,6 +6,7 @@
 
 pub mod clients;
 pub mod front;
+pub mod gate;
 pub mod haproxy;
 pub mod keys;
 pub mod process;

@@ -224,11 +224,13 @@ impl Walk<'_> {
     fn limits(&mut self, route: &Route) {
         let speed = |speed: u32| if speed == 0 { "no limit".to_owned() } else { format!("{speed} KiB/s") };
         let sessions = route.max_sessions.unwrap_or(self.context.config.admission.user_sessions);
+        let survive = route.survive.map(|time| format!(", a lost upstream is tried again for {} s", time.as_secs()));
         let text = format!(
-            "upload: {}, download: {}, sessions at the same time: {}",
+            "upload: {}, download: {}, sessions at the same time: {}{}",
             speed(route.speed.up),
             speed(route.speed.down),
-            limit(sessions)
+            limit(sessions),
+            survive.unwrap_or_default()
         );
         self.step("limits", State::Note, text, None);
     }

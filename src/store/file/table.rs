@@ -181,7 +181,7 @@ impl Reader<'_> {
 }
 
 /// Fields that may be written without quotes.
-pub const NUMBERS: [&str; 4] = ["port", "upload_limit", "download_limit", "max_sessions"];
+pub const NUMBERS: [&str; 5] = ["port", "upload_limit", "download_limit", "max_sessions", "survive"];
 
 /// The fields that may also be lists of texts.
 const LISTS: [&str; 5] = ["rules", "allow", "deny", "extensions", "from"];

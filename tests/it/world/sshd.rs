@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use nix::sys::signal::Signal;
+
 use super::keys::{self, Key};
-use super::process::{LIMIT, Process, free_port, run};
+use super::process::{LIMIT, Process, descendants, free_port, run, signal};
 
 /// A running sshd.
 pub struct Sshd {
@@ -57,11 +59,40 @@ impl Sshd {
         self.host_key = host_key;
     }
 
+    /// Kills every connection that it has, as a crash would.
+    pub fn kill_sessions(&self) {
+        descendants(self.process.pid()).into_iter().for_each(kill);
+    }
+
+    /// Kills it with every connection that it has, and starts it again; the port may be another one.
+    pub fn restart(&mut self) {
+        let old = self.process.pid();
+        // A listener that stands still makes no new ones meanwhile.
+        signal(old, Signal::SIGSTOP);
+        descendants(old).into_iter().chain([old]).for_each(kill);
+        let folder = self.files.parent().expect("a folder around the files");
+        let config = std::fs::read_to_string(folder.join("sshd_config")).expect("its configuration");
+        for _ in 0..10 {
+            let port = free_port();
+            let line = |port: u16| format!("Port {port}\n");
+            if let Some(process) = try_start(folder, &config.replace(&line(self.port), &line(port))) {
+                (self.process, self.port) = (process, port);
+                return;
+            }
+        }
+        panic!("sshd finds no free port in ten attempts");
+    }
+
     /// Removes everything from the folder of files.
     pub fn wipe(&self) {
         std::fs::remove_dir_all(&self.files).expect("the upstream's files");
         std::fs::create_dir(&self.files).expect("a new folder");
     }
+}
+
+/// Kills a process that may have ended meanwhile.
+fn kill(pid: u32) {
+    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
 }
 
 /// The account that runs the tests: who else could log in at an sshd without privileges?
