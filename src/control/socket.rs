@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Ask, Desk, Line, MAX_ASK, older};
 use crate::error::shown;
@@ -33,11 +33,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Stack of a connection's thread.
 const STACK: usize = 256 * 1024;
 
+/// How long the end of the program waits for answers that are on their way.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
 /// A socket that is open. Dropping it removes its name, unless another router has taken that.
 pub struct Socket {
     listener: UnixListener,
     path: Mutex<PathBuf>,
     inode: (u64, u64),
+    /// Questions that are being answered.
+    asked: Arc<AtomicUsize>,
 }
 
 /// Opens the socket where no router answers. The error says what is in the way, and what to do.
@@ -64,18 +69,19 @@ pub fn replace(path: &Path, mode: u32) -> Result<Socket, String> {
     fs::set_permissions(&new, fs::Permissions::from_mode(mode)).map_err(|error| says(&error))?;
     let meta = fs::metadata(&new).map_err(|error| says(&error))?;
     fs::rename(&new, path).map_err(|error| says(&error))?;
-    Ok(Socket { listener, path: Mutex::new(path.to_owned()), inode: (meta.dev(), meta.ino()) })
+    Ok(Socket { listener, path: Mutex::new(path.to_owned()), inode: (meta.dev(), meta.ino()), asked: Arc::default() })
 }
 
 impl Socket {
     /// Answers from now on, in a thread of its own. An error is the lack of one.
     pub fn serve(&self, desk: Arc<Desk>) -> Result<(), String> {
         let listener = self.listener.try_clone().map_err(|error| format!("control socket: {error}"))?;
+        let asked = Arc::clone(&self.asked);
         let run = move || {
             let open = Arc::new(AtomicUsize::new(0));
             for stream in listener.incoming() {
                 match stream {
-                    Ok(stream) => accept(stream, &desk, &open),
+                    Ok(stream) => accept(stream, &desk, &open, &asked),
                     Err(_) => thread::sleep(PAUSE),
                 }
             }
@@ -105,16 +111,21 @@ impl Drop for Socket {
         if ours {
             let _ = fs::remove_file(&*path);
         }
+        // Who has ended the last session is told so, before this process is gone with it.
+        let until = Instant::now() + LAST_ANSWER;
+        while self.asked.load(Ordering::SeqCst) > 0 && Instant::now() < until {
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
-fn accept(stream: UnixStream, desk: &Arc<Desk>, open: &Arc<AtomicUsize>) {
-    let place = Place::take(open);
-    let desk = Arc::clone(desk);
+fn accept(stream: UnixStream, desk: &Arc<Desk>, open: &Arc<AtomicUsize>, asked: &Arc<AtomicUsize>) {
+    let place = Place::take(open, MAX_CONNECTIONS);
+    let (desk, asked) = (Arc::clone(desk), Arc::clone(asked));
     let run = move || {
         // A command that goes away has nothing to be told.
         let _ = match place {
-            Some(_place) => attend(&stream, &desk),
+            Some(_place) => attend(&stream, &desk, &asked),
             None => put(&mut &stream, &Line::Error(format!("{MAX_CONNECTIONS} commands are connected already"))),
         };
     };
@@ -123,12 +134,12 @@ fn accept(stream: UnixStream, desk: &Arc<Desk>, open: &Arc<AtomicUsize>) {
     }
 }
 
-/// One of [`MAX_CONNECTIONS`]; dropping it gives it back.
+/// One of so many; dropping it gives it back.
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take(open: &Arc<AtomicUsize>) -> Option<Self> {
-        let taken = open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count < MAX_CONNECTIONS).then_some(count + 1));
+    fn take(open: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let taken = open.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count < most).then_some(count + 1));
         taken.ok().map(|_| Self(Arc::clone(open)))
     }
 }
@@ -140,7 +151,7 @@ impl Drop for Place {
 }
 
 /// Answers until the command goes away or says what is no question.
-fn attend(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
+fn attend(stream: &UnixStream, desk: &Desk, asked: &Arc<AtomicUsize>) -> io::Result<()> {
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut input = BufReader::with_capacity(MAX_ASK, stream);
@@ -150,6 +161,7 @@ fn attend(stream: &UnixStream, desk: &Desk) -> io::Result<()> {
         if line.is_empty() {
             return Ok(());
         }
+        let _asked = Place::take(asked, usize::MAX);
         let mut output = BufWriter::new(stream);
         let ask = match serde_json::from_slice::<Ask>(&line) {
             Ok(ask) => ask,

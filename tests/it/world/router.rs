@@ -253,12 +253,15 @@ fn unended(lines: &[String]) -> Vec<String> {
     counts.into_iter().filter(|(_, count)| *count != (1, 1)).map(|(session, count)| format!("{session}: {count:?}")).collect()
 }
 
-/// What the descriptors of a process are, one line each.
+/// What the descriptors of a process are, one line each, and the names of its threads.
 fn held(pid: u32) -> String {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return "(gone)".to_owned() };
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let names: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
     let target = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).map(|to| format!("{:?} {to:?}", entry.file_name()));
     let mut lines: Vec<_> = entries.flatten().filter_map(|entry| target(entry).ok()).collect();
     lines.sort();
+    lines.push(format!("threads: {}", names.concat().replace('\n', " ")));
     lines.join("\n")
 }
 
