@@ -15,6 +15,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::admission::Refusal;
 use crate::error::{Fault, Side, Stage};
+use crate::ffi;
 use crate::leg::tune;
 use crate::listeners::Listener;
 use crate::live::Live;
@@ -202,6 +203,9 @@ fn admit(
     let arrival = Arrival { stream, permit, live };
     let made = thread::Builder::new().name(format!("session-{id}")).stack_size(STACK).spawn(move || {
         session::run(&world, arrival);
+        // Who waits for the last entry ends the process next, and libcrypto with it: nothing of this thread may need it from here on.
+        drop(world);
+        ffi::end_thread();
         drop(entry);
     });
     if let Err(error) = made {

@@ -101,10 +101,16 @@ unsafe extern "C" {
     fn OPENSSL_thread_stop();
 }
 
-/// Gives back what this thread will not need until it has something to do.
-pub fn give_back() {
+/// Frees what libcrypto holds for this thread. By itself it does so behind the thread's last line, which may be after it was ended for all of the
+/// process.
+pub fn end_thread() {
     // SAFETY: may be called by any thread that is not within a call of OpenSSL.
     unsafe { OPENSSL_thread_stop() };
+}
+
+/// Gives back what this thread will not need until it has something to do.
+pub fn give_back() {
+    end_thread();
     give_back_stack();
     give_back_heap();
 }

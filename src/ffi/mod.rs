@@ -23,7 +23,7 @@ pub use bind::{Bind, BindOptions};
 pub use client::{Answer, ClientOptions, ClientSession};
 pub use connection::Connection;
 pub use key::PrivateKey;
-pub use memory::{Patient, give_back, with_small_heaps};
+pub use memory::{Patient, end_thread, give_back, with_small_heaps};
 pub use process::{forget_given, given_descriptors};
 pub use server::{AuthRequest, Refused, ServerSession};
 pub use trial::checks_gcm_tags;

@@ -268,6 +268,10 @@ mod tests {
         PublicKey::from_blob(&blob).unwrap()
     }
 
+    fn asked<'a>(alice: &'a UserName, key: &'a PublicKey) -> [Asked<'a>; 4] {
+        [Asked::Maintenance, Asked::Owner(key), Asked::Record(alice), Asked::Entry(Shelf::Hosts, "10.0.0.7:22")]
+    }
+
     impl Case {
         /// Alice has logged in at second 0, and everything of it is known.
         fn new() -> Self {
@@ -276,14 +280,18 @@ mod tests {
             case.says(0, Some(Some("alice")), Some(Some("10.0.0.7")));
             case.memory.maintenance(Some(&None), case.at(0));
             case.memory.host("10.0.0.7:22", Some(&Record::new()), case.at(0));
-            case.memory.prove(&case.asked());
+            case.prove();
             case
         }
 
-        fn asked(&self) -> [Asked<'static>; 4] {
-            let (key, user): (&'static _, &'static _) =
-                (Box::leak(Box::new(self.key.clone())), Box::leak(Box::new(self.alice.clone())));
-            [Asked::Maintenance, Asked::Owner(key), Asked::Record(user), Asked::Entry(Shelf::Hosts, "10.0.0.7:22")]
+        /// What a login asks.
+        fn asked(&self) -> [Asked<'_>; 4] {
+            asked(&self.alice, &self.key)
+        }
+
+        /// She has proven that the key is hers.
+        fn prove(&mut self) {
+            self.memory.prove(&asked(&self.alice, &self.key));
         }
 
         fn second(&self, second: u64) -> Instant {
@@ -365,7 +373,7 @@ mod tests {
         case.says(5, Some(None), Some(None));
         case.says(6, Some(Some("alice")), Some(Some("10.0.0.7")));
         assert_eq!(case.told(7), (None, None));
-        case.memory.prove(&case.asked());
+        case.prove();
         assert_eq!(case.told(7), (some("alice"), some("10.0.0.7")));
     }
 
@@ -385,7 +393,7 @@ mod tests {
             let mut case = Case::new();
             case.memory.news(&news, case.second(5));
             case.says(4, Some(Some("alice")), Some(Some("10.0.0.7")));
-            case.memory.prove(&case.asked());
+            case.prove();
             let (owner, record) = case.told(6);
             assert_eq!((owner.is_some(), record.is_some()), kept, "{news:?}");
         }
@@ -424,7 +432,7 @@ mod tests {
         assert_eq!(case.told(2).0, some("alice"));
         let long = "x".repeat(MAX_RECORD);
         case.says(3, Some(Some("alice")), Some(Some(&long)));
-        case.memory.prove(&case.asked());
+        case.prove();
         assert_eq!(case.told(4), (some("alice"), None));
     }
 }
