@@ -103,19 +103,22 @@ impl Case {
     }
 }
 
+/// An answer that is not there in time, on a connection that there was; on a busy machine already a new one may not be there in time.
+const LATE: &str = "no *in *1 s*SFTPPROXY_REDIS_CO*_TIMEOUT";
+
 #[test]
 fn garbage_in_the_place_of_redis_refuses_logins_touches_no_transfer_and_costs_no_memory() {
     let mut case = Case::new(true);
     for (name, mode, why) in [
-        ("too late", Mode::Late(Duration::from_millis(2500)), "no answer in time*SFTPPROXY_REDIS_COMMAND_TIMEOUT = 1 s"),
+        ("too late", Mode::Late(Duration::from_millis(2500)), LATE),
         ("random bytes", Mode::Instead(b"\x8f\x13\0%~\xff\xfe\r\n\r\n"), ""),
         ("another protocol", Mode::Instead(b"HTTP/1.1 400 Bad Request\r\n\r\n"), ""),
         ("another type", Mode::Instead(b":5\r\n"), ""),
-        ("a text of 2 GiB that does not come", Mode::Instead(b"$2147483647\r\nabc"), "no answer in time"),
-        ("a list of two milliards that does not come", Mode::Instead(b"*2147483647\r\n$1\r\na\r\n"), "no answer in time"),
+        ("a text of 2 GiB that does not come", Mode::Instead(b"$2147483647\r\nabc"), LATE),
+        ("a list of two milliards that does not come", Mode::Instead(b"*2147483647\r\n$1\r\na\r\n"), LATE),
         ("a length that is none", Mode::Instead(b"$99999999999999999999\r\n"), ""),
         ("lists in lists", Mode::Instead(&DEEP), ""),
-        ("a line whose end does not come", Mode::Instead(b"+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), "no answer in time"),
+        ("a line whose end does not come", Mode::Instead(b"+aaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), LATE),
         ("loading", Mode::Instead(b"-LOADING Redis is loading the dataset in memory\r\n"), "LOADING"),
         ("not let in", Mode::Instead(b"-NOAUTH Authentication required.\r\n"), "NOAUTH*check SFTPPROXY_REDIS_PASSWORD"),
         ("read only", Mode::Instead(b"-READONLY You can't write against a read only replica.\r\n"), "READONLY"),
