@@ -64,7 +64,7 @@ export SFTPPROXY_REDIS_DB='1'
 # Value: PASSWORD
 export SFTPPROXY_REDIS_PASSWORD=''
 
-# Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user; redis+sentinel://HOST:PORT,…/SERVICE/1 where sentinels know the server.
+# Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user; redis+sentinel://HOST:PORT,…/SERVICE/1 or redis+cluster://HOST:PORT,… for several servers.
 # Value: URL
 export SFTPPROXY_REDIS_URL=''
 

@@ -102,7 +102,7 @@ pub const SETTINGS: &[Setting] = &[
     secret(
         "redis-url",
         "URL",
-        "Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user; redis+sentinel://HOST:PORT,…/SERVICE/1 where sentinels know the server.",
+        "Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user; redis+sentinel://HOST:PORT,…/SERVICE/1 or redis+cluster://HOST:PORT,… for several servers.",
     ),
     setting("redis-password-file", "", "FILE", "File with the password instead, on one line, readable by nobody else."),
     setting("redis-url-file", "", "FILE", "File with the URL instead, likewise."),
@@ -683,7 +683,7 @@ fn log_filter(values: &mut Values<'_>) -> String {
 
 fn redis(values: &mut Values<'_>) -> Redis {
     let url = |text: &str| {
-        let kinds = ["", "+sentinel"];
+        let kinds = ["", "+sentinel", "+cluster"];
         let known = |scheme: &str| {
             ["redis+unix", "unix"].contains(&scheme)
                 || kinds.iter().any(|kind| scheme.strip_suffix(kind).is_some_and(|base| ["redis", "rediss"].contains(&base)))
@@ -693,7 +693,7 @@ fn redis(values: &mut Values<'_>) -> Redis {
     let host = |text: &str| crate::route::check_host(text).ok().map(|()| text.to_owned());
     Redis {
         url: values
-            .parsed("redis-url", "redis://, rediss://, redis+unix://, unix:// or redis+sentinel://", url)
+            .parsed("redis-url", "redis://, rediss://, redis+unix://, unix://, redis+sentinel:// or redis+cluster://", url)
             .map(|url| Secret::new(url.into_bytes())),
         host: values.parsed("redis-host", "a host name or address", host).unwrap_or_default(),
         port: values.number("redis-port", 1, 65_535) as u16,

@@ -38,7 +38,7 @@ complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-host -d 'Redi
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-port -d 'Its port. [default: 6379]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-db -d 'Its database. [default: 1]' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-password -d 'Its password; empty = none.' -r
-complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-url -d 'Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user; redis+sentinel://HOST:PORT,…/SERVICE/1 where sentinels know the server.' -r
+complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-url -d 'Redis as a URL instead of the four above: redis://, rediss:// (TLS), redis+unix:///path?db=1; with USER:PASSWORD@ (socket: ?user=…&pass=…) for an ACL user; redis+sentinel://HOST:PORT,…/SERVICE/1 or redis+cluster://HOST:PORT,… for several servers.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-password-file -d 'File with the password instead, on one line, readable by nobody else.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-url-file -d 'File with the URL instead, likewise.' -r
 complete -c sftpproxy -n "__fish_sftpproxy_needs_command" -l redis-prefix -d 'What all keys in Redis begin with. [default: pysftpproxy:]' -r

@@ -24,12 +24,15 @@ use crate::identity::{MAX_USER_NAME, PublicKey, UserName};
 use crate::network::parse_network;
 use crate::route::{MAX_FIELD, MAX_MESSAGE, Record};
 
+mod cluster;
 pub mod link;
 mod news;
 mod place;
 mod pool;
 mod sentinel;
 mod server;
+mod slots;
+mod steps;
 mod words;
 
 /// Entries asked for in one command when all are listed: replies stay small and the server is not held up.
@@ -116,7 +119,7 @@ impl RedisStore {
     /// Tells the nodes what one of our commands has changed. Who may not publish is heard of otherwise, or looked at later.
     fn tell_changed(&self, entry: &str) {
         let channel = self.names().changed();
-        let _ = self.links.ask(&channel, |connection| cmd("PUBLISH").arg(&channel).arg(entry).exec(connection));
+        let _ = self.links.any(&channel, |connection| cmd("PUBLISH").arg(&channel).arg(entry).exec(connection));
     }
 
     /// What follows `<prefix><kind>:` in every entry of that kind, sorted. SCAN may name an entry twice.
@@ -200,7 +203,7 @@ impl RouteStore for RedisStore {
     fn check(&self) -> Result<(), StoreError> {
         // Not PING: what has to work is reading our entries, also for an ACL user who may do nothing else.
         let entry = self.key_entry("");
-        self.links.ask(&entry, |connection| cmd("GETRANGE").arg(&entry).arg(0).arg(0).exec(connection))
+        self.links.any(&entry, |connection| cmd("GETRANGE").arg(&entry).arg(0).arg(0).exec(connection))
     }
 
     fn place(&self, asked: Asked<'_>) -> String {
@@ -330,7 +333,7 @@ impl RouteStore for RedisStore {
 
     fn say(&self, text: &str) -> Result<(), StoreError> {
         let channel = self.names().said();
-        self.links.ask(&channel, |connection| cmd("PUBLISH").arg(&channel).arg(text).exec(connection))
+        self.links.any(&channel, |connection| cmd("PUBLISH").arg(&channel).arg(text).exec(connection))
     }
 
     fn publish(&self, node: &str, text: &str, life: Duration) -> Result<(), StoreError> {
@@ -398,6 +401,11 @@ impl RouteStore for RedisStore {
 
     fn put(&self, user: &UserName, aim: Aim, fields: &Record, keys: &[(PublicKey, String)]) -> Result<(), StoreError> {
         let entry = self.user_entry(user);
+        if !self.links.is_whole() && !keys.is_empty() {
+            let done = self.put_in_steps(user, aim, fields, keys);
+            self.tell_changed(&entry);
+            return done;
+        }
         let key_entries: Vec<_> = keys.iter().map(|(key, _)| self.key_entry(&key.base64())).collect();
         let watched = [std::slice::from_ref(&entry), &key_entries].concat();
         self.change(&watched, |connection, pipeline| {
@@ -466,6 +474,9 @@ impl RouteStore for RedisStore {
     }
 
     fn remove_user(&self, user: &UserName) -> Result<bool, StoreError> {
+        if !self.links.is_whole() {
+            return self.remove_in_steps(user);
+        }
         let keys = self.keys()?.into_iter().filter(|key| key.user == user.as_str());
         let watched: Vec<_> = std::iter::once(self.user_entry(user)).chain(keys.map(|key| self.key_entry(&key.base64))).collect();
         let removed = self.change(&watched, |connection, pipeline| {

@@ -1,8 +1,8 @@
 //! Where Redis is and how to log in there, as the settings say it. Pure: nothing is connected.
 //!
 //! One server has a host and a port or one of the crate's URLs. Several have URLs of ours, in the spelling that most programs share:
-//! `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]`, `rediss+…` with TLS.
-//! The crate does not know it. No fault here shows a URL: there may be a password in it.
+//! `redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/SERVICE[/DATABASE]` and `redis+cluster://[USER:PASSWORD@]HOST:PORT,…`, `rediss+…` with TLS.
+//! The crate knows neither. No fault here shows a URL: there may be a password in it.
 
 use std::fmt;
 
@@ -14,6 +14,9 @@ use crate::store::StoreError;
 
 /// Where sentinels listen unless it is said.
 const SENTINEL_PORT: u16 = 26379;
+
+/// Where servers do.
+const SERVER_PORT: u16 = 6379;
 
 /// Sentinels or nodes that a URL may name: more than any site has.
 const MOST: usize = 64;
@@ -60,6 +63,8 @@ pub enum Servers {
         /// Theirs, which is not the servers'.
         login: Login,
     },
+    /// A cluster, by some of its nodes.
+    Cluster(Vec<Address>),
 }
 
 /// All of it.
@@ -101,6 +106,7 @@ impl Place {
         match &self.servers {
             Servers::One(info) => format!("redis {} database {}", address(info), self.db),
             Servers::Sentinel { service, at, .. } => format!("redis {service} of sentinels {} database {}", list(at), self.db),
+            Servers::Cluster(at) => format!("redis cluster {}", list(at)),
         }
     }
 }
@@ -136,6 +142,8 @@ fn from_url(url: &Secret, db: i64) -> Result<Place, StoreError> {
     match text.split_once("://") {
         Some(("redis+sentinel", rest)) => of_several(rest, false, |several| sentinel(several, db)),
         Some(("rediss+sentinel", rest)) => of_several(rest, true, |several| sentinel(several, db)),
+        Some(("redis+cluster", rest)) => of_several(rest, false, cluster),
+        Some(("rediss+cluster", rest)) => of_several(rest, true, cluster),
         _ => of_one(text, db),
     }
 }
@@ -150,7 +158,7 @@ fn of_one(url: &str, db: i64) -> Result<Place, StoreError> {
         return Err(fault("give user and password of a socket as ?user=…&pass=…"));
     }
     if url.query_pairs().any(|(name, _)| name == "read") {
-        return Err(fault("?read= is for redis+sentinel://, one server has no replicas that are known"));
+        return Err(fault("?read= is for redis+sentinel:// and redis+cluster://, one server has no replicas that are known"));
     }
     let info = url.into_connection_info().map_err(|error| fault(&error.to_string()))?;
     if matches!(info.addr(), ConnectionAddr::TcpTls { insecure: true, .. }) {
@@ -228,6 +236,16 @@ fn sentinel(several: Several, db: i64) -> Result<(Servers, Login, i64, bool), St
     Ok((servers, several.login, db, several.replicas))
 }
 
+fn cluster(several: Several) -> Result<(Servers, Login, i64, bool), StoreError> {
+    if several.other.user.is_some() || several.other.password.is_some() {
+        return Err(fault("a cluster has no sentinels"));
+    }
+    if several.path.iter().any(|part| part != "0") {
+        return Err(fault("a cluster has database 0 only: move the entries there and leave the number away"));
+    }
+    Ok((Servers::Cluster(addresses(&several.hosts, Some(SERVER_PORT))?), several.login, 0, several.replicas))
+}
+
 fn addresses(hosts: &str, port: Option<u16>) -> Result<Vec<Address>, StoreError> {
     let wanted = || fault("the hosts are HOST:PORT, with a comma between two, an IPv6 address in brackets");
     let at: Vec<_> = hosts.split(',').map(|host| parse(host, port)).collect::<Option<_>>().ok_or_else(wanted)?;
@@ -274,6 +292,11 @@ mod tests {
         let place = read("redis+sentinel://:pw@s1/m").unwrap();
         assert_eq!((place.db, place.replicas, place.login.user.as_deref()), (1, false, None));
         assert_eq!(password(&place.login), Some("pw"));
+        for url in ["redis+cluster://:pw@10.0.0.1:7000,10.0.0.2", "redis+cluster://:pw@10.0.0.1:7000,10.0.0.2/0"] {
+            let place = read(url).unwrap();
+            assert_eq!((place.describe().as_str(), place.db), ("redis cluster 10.0.0.1:7000,10.0.0.2:6379", 0));
+            assert_eq!(password(&place.login), Some("pw"));
+        }
     }
 
     #[test]
@@ -291,6 +314,8 @@ mod tests {
             ("redis+sentinel://:s3cret@s1/m?read=both", "read=replica"),
             ("redis+sentinel://s1/m?password=s3cret", "sentinel_password"),
             ("rediss+sentinel://:s3cret@s1/m#insecure", "SSL_CERT_FILE"),
+            ("redis+cluster://:s3cret@h:1/1", "database 0 only"),
+            ("redis+cluster://h:1?sentinel_password=s3cret", "no sentinels"),
             ("redis://:s3cret@h?read=replica", "redis+sentinel://"),
         ] {
             let error = read(url).unwrap_err().what;

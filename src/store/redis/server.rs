@@ -6,9 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Role, cmd};
+use redis::{
+    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Role, cmd,
+};
 
-use super::place::{Address, Login, Servers};
+use super::place::{Address, Login};
 use super::sentinel::Sentinels;
 use super::words::Words;
 use crate::store::StoreError;
@@ -21,6 +23,10 @@ const REPLICA: Duration = Duration::from_millis(500);
 pub enum Target {
     /// This one.
     One(Box<Client>),
+    /// This node of a cluster.
+    Node(Address),
+    /// This node, which is a replica.
+    Copy(Address),
     /// The one that the sentinels call the master.
     Master(Arc<Sentinels>),
     /// One of those that they call its replicas.
@@ -53,7 +59,7 @@ impl Server {
     /// Nothing is connected yet.
     pub fn new(target: Target, manner: &Manner) -> Self {
         let mut manner = manner.clone();
-        if matches!(target, Target::Replica(_)) {
+        if matches!(target, Target::Copy(_) | Target::Replica(_)) {
             (manner.connect, manner.command) = (manner.connect.min(REPLICA), manner.command.min(REPLICA));
         }
         Self { target, manner }
@@ -73,7 +79,7 @@ impl Server {
     pub fn sentinels(&self) -> Option<&Sentinels> {
         match &self.target {
             Target::Master(sentinels) | Target::Replica(sentinels) => Some(sentinels),
-            Target::One(_) => None,
+            _ => None,
         }
     }
 
@@ -82,6 +88,8 @@ impl Server {
         let limit = self.manner.connect;
         let (whose, opened) = match &self.target {
             Target::One(client) => (String::new(), self.manner.enter(client, limit)),
+            Target::Node(address) => (format!("node {address}: "), self.manner.reach(address, limit)),
+            Target::Copy(address) => return self.copy(address, Instant::now() + limit, words),
             Target::Master(sentinels) => return self.master(sentinels, words),
             Target::Replica(sentinels) => return self.replica(sentinels, words),
         };
@@ -137,7 +145,11 @@ impl Server {
 
     fn copy(&self, address: &Address, until: Instant, words: &Words) -> Result<(String, Connection), StoreError> {
         let whose = format!("replica {address}: ");
-        let opened = self.manner.reach(address, until.saturating_duration_since(Instant::now()));
+        let mut opened = self.manner.reach(address, until.saturating_duration_since(Instant::now()));
+        // A replica in a cluster sends elsewhere who does not say that he knows what it is.
+        if matches!(self.target, Target::Copy(_)) {
+            opened = opened.and_then(|mut connection| cmd("READONLY").exec(&mut connection).map(|()| connection));
+        }
         let looked = opened.and_then(|mut connection| Ok((is_in_step(&mut connection)?, self.manner.ready(connection)?)));
         match looked {
             Ok((true, connection)) => Ok((whose, connection)),
@@ -196,22 +208,9 @@ impl Manner {
 }
 
 /// A client that sends nothing by itself.
-pub fn client(info: redis::ConnectionInfo) -> RedisResult<Client> {
+pub fn client(info: ConnectionInfo) -> RedisResult<Client> {
     Client::open(
         info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name())
             .set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true)),
     )
-}
-
-/// Which server that is.
-pub fn target(servers: &Servers, manner: &Manner) -> Result<Target, StoreError> {
-    Ok(match servers {
-        Servers::One(info) => {
-            Target::One(Box::new(client(info.clone()).map_err(|error| StoreError::new(format!("redis: {error}")))?))
-        }
-        Servers::Sentinel { service, at, login } => {
-            let manner = Manner { login: login.clone(), db: 0, ..manner.clone() };
-            Target::Master(Arc::new(Sentinels::new(service, at, manner)))
-        }
-    })
 }

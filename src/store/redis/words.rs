@@ -30,6 +30,7 @@ impl Words {
         let more = match place.servers {
             Servers::One(_) => "",
             Servers::Sentinel { .. } => " +role",
+            Servers::Cluster(_) => " +role +cluster|slots +asking +readonly",
         };
         Self {
             what: place.describe(),
@@ -62,18 +63,21 @@ impl Words {
         ))
     }
 
-    /// A fault of a server, which is `whose` where there are several: `master 10.0.0.7:6379: `.
-    pub fn says(&self, whose: &str, error: &RedisError) -> StoreError {
+    /// What an error says, with what to do about it.
+    pub fn text(&self, error: &RedisError) -> StoreError {
         let said = match (error.code(), error.detail()) {
             (Some(code), Some(detail)) => format!("{code} {detail}"),
             _ => error.to_string(),
         };
         let hint = self.hint(error, &said);
-        let fault = match error.is_timeout() {
-            true => self.fault(format_args!("{whose}{hint}")),
-            false => self.fault(format_args!("{whose}{}{hint}", shown(&said))),
-        };
-        StoreError { away: is_away(error, &said), ..fault }
+        let what = if error.is_timeout() { hint } else { format!("{}{hint}", shown(&said)) };
+        StoreError { what, away: is_away(error, &said) }
+    }
+
+    /// A fault of a server, which is `whose` where there are several: `master 10.0.0.7:6379: `.
+    pub fn says(&self, whose: &str, error: &RedisError) -> StoreError {
+        let StoreError { what, away } = self.text(error);
+        StoreError { away, ..self.fault(format_args!("{whose}{what}")) }
     }
 
     fn hint(&self, error: &RedisError, said: &str) -> String {
@@ -119,7 +123,10 @@ impl Words {
         if has("cluster support disabled") {
             return ": that is no node of a cluster, give its address as redis://".into();
         }
-        if has("CLUSTERDOWN") {
+        if has("MOVED") && self.more.is_empty() {
+            return ": that is a node of a cluster, give its address as redis+cluster://".into();
+        }
+        if has("CLUSTERDOWN") || has("MOVED") || error.kind() == ErrorKind::Server(ServerErrorKind::Ask) {
             return ": look at redis-cli CLUSTER INFO there".into();
         }
         String::new()

@@ -158,3 +158,76 @@ impl Watched {
         named[0].filter(|first| named.iter().all(|port| *port == Some(*first)))
     }
 }
+
+/// A cluster of three masters without replicas.
+pub struct Cluster {
+    /// The nodes.
+    pub nodes: Vec<Node>,
+}
+
+impl Cluster {
+    /// Starts it; ready when every node knows who has which slot.
+    pub fn start() -> Self {
+        let cluster = Self { nodes: (0..3).map(|_| Self::node()).collect() };
+        for (node, (from, to)) in cluster.nodes.iter().zip([(0, 5460), (5461, 10922), (10923, 16383)]) {
+            node.ask::<()>(cmd("CLUSTER").arg("ADDSLOTSRANGE").arg(from).arg(to)).expect("slots");
+            node.ask::<()>(cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(cluster.nodes[0].port)).expect("a node");
+        }
+        cluster.come_together();
+        cluster
+    }
+
+    fn node() -> Node {
+        Node::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "2000", "--cluster-require-full-coverage", "no"])
+    }
+
+    /// Another node, which is a replica of the first one; ready when it is in step and the first one tells of it.
+    pub fn replica(&self) -> Node {
+        let (master, replica) = (&self.nodes[0], Self::node());
+        let id: String = master.ask(cmd("CLUSTER").arg("MYID")).expect("an id");
+        replica.ask::<()>(cmd("CLUSTER").arg("MEET").arg("127.0.0.1").arg(master.port)).expect("a node");
+        let takes = || replica.ask::<()>(cmd("CLUSTER").arg("REPLICATE").arg(&id)).is_ok();
+        assert!(until(LIMIT, takes), "the replica does not hear of its master");
+        let told = || master.ask::<redis::Value>(cmd("CLUSTER").arg("SLOTS")).map(|told| format!("{told:?}"));
+        let known = || told().is_ok_and(|told| told.contains(&format!("int({})", replica.port)));
+        assert!(until(LIMIT, || replica.is_in_step() && known()), "the replica is not in step: {:?}", told());
+        replica
+    }
+
+    /// Waits until every node knows who has which slot, and answers.
+    pub fn come_together(&self) {
+        let knows = |node: &Node| {
+            let told: RedisResult<String> = node.ask(cmd("CLUSTER").arg("INFO"));
+            told.is_ok_and(|told| told.contains("cluster_state:ok") && told.contains("cluster_slots_ok:16384"))
+        };
+        assert!(until(LIMIT, || self.nodes.iter().all(knows)), "the cluster does not come together");
+    }
+
+    /// Our setting, which names one node only.
+    pub fn url(&self) -> String {
+        format!("redis+cluster://127.0.0.1:{}", self.nodes[0].port)
+    }
+
+    /// The slot of an entry, as a node says it.
+    pub fn slot(&self, entry: &str) -> u16 {
+        self.nodes[0].ask(cmd("CLUSTER").arg("KEYSLOT").arg(entry)).expect("a slot")
+    }
+
+    /// The node that has an entry.
+    pub fn of(&self, entry: &str) -> &Node {
+        &self.nodes[usize::from(self.slot(entry)) / 5461]
+    }
+
+    /// A user's record and key, each where it belongs.
+    pub fn put(&self, name: &str, key: &Key, fields: &[(&str, String)]) {
+        let entry = format!("pysftpproxy:pubkey:{}", key.base64());
+        self.of(&entry).ask::<()>(cmd("SET").arg(&entry).arg(name)).expect("SET");
+        let entry = format!("pysftpproxy:user:{name}");
+        let mut record = cmd("HSET");
+        record.arg(&entry);
+        for (field, value) in fields {
+            record.arg(field).arg(value);
+        }
+        self.of(&entry).ask::<()>(&record).expect("HSET");
+    }
+}
