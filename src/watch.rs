@@ -87,6 +87,8 @@ pub struct Watched<'a> {
     unfinished: AtomicBool,
     /// The client's last bytes end in a request, wherever the first part of that is.
     amid: AtomicBool,
+    /// The upstream's last bytes end in an answer, whose request is in flight no more.
+    partly: AtomicBool,
 }
 
 /// What stands behind one lock, which each thread takes once a buffer.
@@ -120,8 +122,8 @@ impl<'a> Watched<'a> {
             live.keep(Arc::downgrade(books) as Weak<dyn live::Books>);
         }
         let user = live.who().map(|who| shown(&who.user)).unwrap_or_default();
-        let (blind, owed, unfinished, amid) = Default::default();
-        Self { id: live.id(), user, route, teller, books, blind, owed, unfinished, amid }
+        let (blind, owed, unfinished, amid, partly) = Default::default();
+        Self { id: live.id(), user, route, teller, books, blind, owed, unfinished, amid, partly }
     }
 
     /// The session's number, and its user as the log shows it.
@@ -169,7 +171,10 @@ impl<'a> Watched<'a> {
 
     fn owes(&self) -> Option<bool> {
         let books = self.books.as_ref().filter(|_| !self.blind.load(Ordering::Relaxed));
-        books.map(|_| self.owed.load(Ordering::Relaxed) > usize::from(self.unfinished.load(Ordering::Relaxed)))
+        books.map(|_| {
+            self.partly.load(Ordering::Relaxed)
+                || self.owed.load(Ordering::Relaxed) > usize::from(self.unfinished.load(Ordering::Relaxed))
+        })
     }
 
     fn takes_digests(&self) -> bool {
@@ -339,6 +344,7 @@ impl Watch for ReplyWatch<'_> {
         };
         let passed = replies.pass(buffer, Books { ledger, now: Instant::now() }, &mut told);
         watched.note(ledger);
+        watched.partly.store(replies.is_amid(), Ordering::Relaxed);
         if let (Err(error), Some(as_it_came)) = (&passed, as_it_came) {
             log::debug!("session {} is no longer looked at: {error}", watched.id);
             watched.blind.store(true, Ordering::Relaxed);

@@ -132,6 +132,11 @@ impl Replies {
         self.begun && self.cut.is_between()
     }
 
+    /// Whether an answer has come in part.
+    pub fn is_amid(&self) -> bool {
+        !self.cut.at_boundary()
+    }
+
     /// Bytes that are held back until more have come.
     pub fn held(&self) -> usize {
         self.cut.held()

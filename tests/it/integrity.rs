@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::raw::Transport;
 use crate::world::clients::Target;
 use crate::world::keys::{Key, ed25519};
+use crate::world::process::{LIMIT, matches, until};
 use crate::world::sshd::Sshd;
 use crate::world::toxic::{Direction, Relay, Strike, Toxic};
 use crate::world::tree::small_file;
@@ -103,9 +104,14 @@ impl Way {
         for path in [files.join(&there), world.client().join(&got)] {
             let _ = std::fs::remove_file(path);
         }
+        let seen = world.router.lines().len();
         let code = target.sftp(&format!("put source {there}\nget source {got}\n")).code;
         let end = if self.leg == "downstream" {
-            world.router.wait_for_line(&format!("end session=*peer=127.0.0.1:{} ", self.relay.goes_from()))
+            // Not an earlier one: ports come again.
+            let pattern = format!("end session=*peer=127.0.0.1:{} ", self.relay.goes_from());
+            let end = || world.router.lines().into_iter().skip(seen).find(|line| matches(line, &pattern));
+            assert!(until(LIMIT, || end().is_some()), "no line with {pattern}");
+            end().unwrap()
         } else {
             self.sessions += 1;
             let pattern = format!("end session=*user=\"{}\"", self.user);

@@ -3,12 +3,16 @@
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use sftpproxy::sftp::INIT;
 use sftpproxy::wire::put_string;
 
 use super::clients::Target;
 use super::process::LIMIT;
+
+/// How long an answer may take: an fsync of a disk that others write to has taken more than [`LIMIT`], with nothing in between.
+const PATIENCE: Duration = LIMIT.saturating_mul(3);
 
 /// An SFTP session. Its ssh is ended when it is dropped.
 pub struct Sftp {
@@ -64,10 +68,10 @@ impl Sftp {
     #[track_caller]
     pub fn reply(&self) -> Option<Vec<u8>> {
         use std::sync::mpsc::RecvTimeoutError::{Disconnected, Timeout};
-        match self.replies.recv_timeout(LIMIT) {
+        match self.replies.recv_timeout(PATIENCE) {
             Ok(reply) => Some(reply),
             Err(Disconnected) => None,
-            Err(Timeout) => panic!("no answer within {LIMIT:?}"),
+            Err(Timeout) => panic!("no answer within {PATIENCE:?}"),
         }
     }
 
