@@ -1,10 +1,12 @@
 //! How a running router hands its listening sockets to the one that comes after it, over the control socket. The same sockets: there is no
 //! moment at which nobody listens, and who waits in their queues is served.
 //!
-//!     heir    {"take-over":{"node":"web1"}}
-//!     router  {"offer":{…}}                     the sockets are beside it (SCM_RIGHTS, unix(7)); it goes on accepting
-//!     heir    serving                           once nothing is left that could fail
-//!     router  {"done":{…}}                      it accepts no more, and answers at another name
+//! ```text
+//! heir    {"take-over":{"node":"web1"}}
+//! router  {"offer":{…}}                     the sockets are beside it (SCM_RIGHTS, unix(7)); it goes on accepting
+//! heir    serving                           once nothing is left that could fail
+//! router  {"done":{…}}                      it accepts no more, and answers at another name
+//! ```
 //!
 //! Until the third line nothing has changed for the router: an heir that fails, dies or says nothing has only closed its copies. Only the
 //! router's own account, or root, is an heir, whatever the mode of the control socket.
