@@ -345,6 +345,7 @@ fn relay_upstream(
         user: shown(user.as_str()),
         upstream: route.address(),
         limit,
+        metrics: &world.metrics,
         waiting,
         redial: &redial,
     };

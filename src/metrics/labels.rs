@@ -65,6 +65,16 @@ label! {
 }
 
 label! {
+    /// What became of a session whose upstream was lost.
+    Loss as "outcome" {
+        /// It goes on with another connection.
+        Resumed = "resumed",
+        /// It has ended.
+        Ended = "ended",
+    }
+}
+
+label! {
     /// How a login ended.
     Login as "outcome" {
         /// The upstream is open.

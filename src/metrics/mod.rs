@@ -24,7 +24,7 @@ mod users;
 pub use seen::{Seen, Tally};
 
 use family::{About, Family, Numbers, Times};
-use labels::{Call, Class, Direction, EndedBy, KeyReason, Label, Login, Place, Reason, State, Step, Whole};
+use labels::{Call, Class, Direction, EndedBy, KeyReason, Label, Login, Loss, Place, Reason, State, Step, Whole};
 use recent::Recent;
 use users::Users;
 
@@ -56,6 +56,8 @@ pub struct Metrics {
     ended: Numbers,
     steps: Times,
     reused: Numbers,
+    lost: Numbers,
+    lost_files: Numbers,
     reply: Times,
     bytes: Numbers,
     operations: Numbers,
@@ -119,6 +121,12 @@ impl Metrics {
                 LOGINS,
             ),
             reused: counters("sftpproxy_upstream_reused", "Sessions that took over the connection of an earlier one", &[]),
+            lost: counters(
+                "sftpproxy_upstream_lost",
+                "Upstreams that were lost amid sessions that survive that",
+                &[Loss::label()],
+            ),
+            lost_files: counters("sftpproxy_files_lost", "Open files that were not the same when a lost upstream was back", &[]),
             reply: times("sftpproxy_first_reply_seconds", "Time from the proven key to the upstream's first reply", &[], LOGINS),
             bytes: counters("sftpproxy_bytes", "SFTP bytes received", &[Direction::label()]),
             operations: counters(
@@ -167,6 +175,8 @@ impl Metrics {
             &self.ended,
             &self.steps,
             &self.reused,
+            &self.lost,
+            &self.lost_files,
             &self.reply,
             &self.bytes,
             &self.operations,
@@ -222,6 +232,16 @@ impl Metrics {
     /// A kept connection was used.
     pub fn reused(&self) {
         self.reused.add(&[], 1);
+    }
+
+    /// The upstream of a session that survives was lost, and this came of it.
+    pub fn lost(&self, loss: Loss) {
+        self.lost.add(&[loss as usize], 1);
+    }
+
+    /// A file that was open then is not what it was.
+    pub fn lost_file(&self) {
+        self.lost_files.add(&[], 1);
     }
 
     /// A question to the store, answered or not.

@@ -15,6 +15,8 @@ use nix::poll::PollFlags;
 
 use crate::error::{Side, shown_bytes};
 use crate::leg::{Leg, Taken, Wants};
+use crate::metrics::Metrics;
+use crate::metrics::labels::Loss;
 use crate::pace::Wait;
 use crate::relay::{BUFFER, Control};
 use crate::upstream::{Asking, Distrust, No, Upstream, Waiting};
@@ -55,6 +57,8 @@ pub struct Terms<'a> {
     pub upstream: String,
     /// How long a lost upstream is tried again.
     pub limit: Duration,
+    /// Where it is counted.
+    pub metrics: &'a Metrics,
     /// How connections are waited for; the deadline is that of each try.
     pub waiting: Waiting<'a>,
     /// Dials, trusts, logs in and opens as at the login.
@@ -205,10 +209,17 @@ impl<'a> Surviving<'a> {
         Ok(at)
     }
 
-    /// The upstream is lost: tries for as long as it may to have another connection in its place. An error ends the session.
+    /// The upstream is lost: another connection takes its place, or an error ends the session.
     fn recover(&mut self, why: &str) -> Result<(), String> {
         self.lose();
         self.is_wanted().map_err(|_| why.to_owned())?;
+        let resumed = self.resume(why);
+        self.terms.metrics.lost(if resumed.is_ok() { Loss::Resumed } else { Loss::Ended });
+        resumed
+    }
+
+    /// Tries for as long as it may.
+    fn resume(&mut self, why: &str) -> Result<(), String> {
         let Terms { session, user, upstream, limit, .. } = &self.terms;
         let (who, limit) = (format!("session={session} user=\"{user}\" upstream={upstream}"), *limit);
         let (unanswered, files) = (self.memory.unanswered(), self.memory.open_files().len());
@@ -297,7 +308,8 @@ impl<'a> Surviving<'a> {
             self.is_wanted().map_err(Failed::Stop)?;
             let Some(open) = self.memory.file(number) else { continue };
             if let Err(reason) = reopen(&mut asking, open)? {
-                let Terms { session, user, .. } = &self.terms;
+                let Terms { session, user, metrics, .. } = &self.terms;
+                metrics.lost_file();
                 let (path, why) = (shown_bytes(&open.path), reason.replace('"', "'"));
                 log::warn!("lost-file session={session} user=\"{user}\" path=\"{path}\" reason=\"{why}\"");
                 open.lost = Some(format!("the upstream was lost, and the file cannot be proven to be what it was: {reason}"));

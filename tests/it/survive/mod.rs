@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use sftpproxy::sftp::OpenFlags;
 use sftpproxy::sftp::reply::{DATA, FAILURE, HANDLE, OK, STATUS};
 
+use crate::monitor;
 use crate::world::gate::Gate;
 use crate::world::process::{LIMIT, descendants, signal, until};
 use crate::world::sshd::Sshd;
 use crate::world::tree::{hash, small_file};
-use crate::world::{Setup, USER, World, keys};
+use crate::world::{Kind, Setup, USER, World, keys};
 use client::Client;
 
 const PUT: u32 = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
@@ -37,6 +38,16 @@ fn put(world: &World, gate: &Gate, fields: &[(&'static str, String)]) {
 
 fn count(world: &World, part: &str) -> usize {
     world.router.lines().iter().filter(|line| line.contains(part)).count()
+}
+
+/// A router that counts.
+const COUNTED: Setup<'_> = Setup { store: Kind::File, sshd: &[], settings: &[("METRICS_ADDRESS", "127.0.0.1:0")] };
+
+/// Losses after which sessions went on, losses that have ended one, and lost files.
+fn counted(world: &World) -> [usize; 3] {
+    let series = monitor::series(monitor::port(world));
+    let names = ["upstream_lost_total{outcome=\"resumed\"}", "upstream_lost_total{outcome=\"ended\"}", "files_lost_total"];
+    names.map(|name| series[&format!("sftpproxy_{name}")] as usize)
 }
 
 /// The upstream goes, `meanwhile` happens, and it is back.
@@ -111,7 +122,7 @@ const DEEDS: [(&str, Deed, &str); 7] = [
 
 #[test]
 fn a_file_that_is_another_when_the_upstream_is_back_is_lost_and_that_is_said() {
-    let (world, gate) = world(60, Setup::default());
+    let (world, gate) = world(60, COUNTED);
     let path = |name: &str| world.sshd.files.join(name);
     let mut client = Client::start(&world.proxied(USER));
     for (deed, act, reason) in DEEDS {
@@ -142,6 +153,7 @@ fn a_file_that_is_another_when_the_upstream_is_back_is_lost_and_that_is_said() {
         }
     }
     assert_eq!(count(&world, "lost-file session=1"), 2 * (DEEDS.len() - 1));
+    assert_eq!(counted(&world), [2 * DEEDS.len(), 0, 2 * (DEEDS.len() - 1)]);
     // The session is none the worse for it.
     let handle = client.open(&path("next"), PUT);
     let id = client.write(&handle, 0, b"x");
@@ -228,7 +240,7 @@ fn a_file_that_is_appended_to_and_a_directory_amid_its_listing_are_lost() {
 
 #[test]
 fn an_upstream_that_does_not_come_back_ends_the_session_with_the_reason_within_the_limit() {
-    let (world, gate) = world(2, Setup::default());
+    let (world, gate) = world(2, COUNTED);
     let mut client = Client::start(&world.proxied(USER));
     let handle = client.open(&world.sshd.files.join("file"), PUT);
     let began = Instant::now();
@@ -239,6 +251,7 @@ fn an_upstream_that_does_not_come_back_ends_the_session_with_the_reason_within_t
         .wait_for_line("end session=1 *side=upstream stage=\"relay\" reason=\"*it was not back within 2 s (survive): upstream");
     assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
     assert!(client.is_over());
+    assert_eq!(counted(&world), [0, 1, 0]);
 }
 
 #[test]
