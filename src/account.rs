@@ -1,6 +1,10 @@
 //! Whom the process runs as: from root to the configured account, once, with every step checked.
 
 use std::ffi::CString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Group, Uid, User, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid};
 
@@ -31,8 +35,20 @@ impl Account {
     }
 
     /// The account's home directory.
-    pub fn home(&self) -> Option<std::path::PathBuf> {
+    pub fn home(&self) -> Option<PathBuf> {
         self.entry.as_ref().map(|entry| entry.dir.clone())
+    }
+
+    /// Makes a folder in which root and the account may both make files, and the account cannot remove root's: host keys that root has made
+    /// stay root's. One that is there stays as it is.
+    pub fn make_room(&self, folder: &Path) -> io::Result<()> {
+        if folder.as_os_str().is_empty() || folder.exists() {
+            return Ok(());
+        }
+        folder.parent().map_or(Ok(()), fs::create_dir_all)?;
+        DirBuilder::new().mode(0o700).create(folder)?;
+        chown(folder, None, Some(self.group.as_raw()))?;
+        fs::set_permissions(folder, Permissions::from_mode(0o1770))
     }
 
     /// Becomes the account, groups first, and makes sure that there is no way back. Before any other thread exists.

@@ -2,6 +2,7 @@
 //! and must not have what the one after gives up.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -213,6 +214,7 @@ impl Again {
 }
 
 fn serve(mut config: Config, supply: Supply) -> Result<Ended, String> {
+    let account = account(&config)?;
     let keys = host_keys::load(&config, true)?;
     let warning = host_keys::compare(&config, &keys);
     let shown: Vec<String> = keys.iter().map(|key| format!("{:?}", key.public)).collect();
@@ -221,7 +223,8 @@ fn serve(mut config: Config, supply: Supply) -> Result<Ended, String> {
     let Door { sftp, metrics: metrics_at, heir } = open_door(&config, supply)?;
     let again = Again::register()?;
     capacity::raise_files(config.admission.sessions);
-    let left = drop_privileges(&mut config)?;
+    let left = drop_privileges(&mut config, account)?;
+    heir.as_ref().map_or(Ok(()), Heir::may_follow)?;
     let too_many = Machine::read().objects(config.admission.sessions);
     let shut_in = config.sandbox.then(|| sandbox::shut_in(&config)).transpose()?;
     // Threads exist from here on.
@@ -423,22 +426,28 @@ fn banner(config: &Config) -> Result<Option<String>, String> {
     Ok(Some(text.lines().map(|line| format!("{line}\r\n")).collect()).filter(|text: &String| !text.contains('\0')))
 }
 
-/// Becomes the configured account when started as root; returns what the operator should be warned of.
-fn drop_privileges(config: &mut Config) -> Result<Option<String>, String> {
-    let root = nix::unistd::geteuid().is_root();
-    match &config.account {
-        Some((user, group)) if root => {
-            let account = Account::find(user, group.as_deref())?;
-            account.become_it()?;
-            if config.sandbox {
-                sandbox::close()?;
-            }
-            config.upstream.account_home = account.home();
-            Ok(None)
-        }
-        // The predecessor's properties always name an account; started as somebody else it has no effect, as before.
-        Some(_) => Ok(None),
-        None if root => Ok(Some("running as root; set SFTPPROXY_USERID and SFTPPROXY_GROUPID to an account of its own".into())),
-        None => Ok(None),
+/// Whom to become, when started as root; the folders that it will write to are there then.
+fn account(config: &Config) -> Result<Option<Account>, String> {
+    let Some((user, group)) = config.account.as_ref().filter(|_| nix::unistd::geteuid().is_root()) else { return Ok(None) };
+    let account = Account::find(user, group.as_deref())?;
+    for folder in [Some(config.state_dir.as_path()), config.control.socket.as_deref().and_then(Path::parent)] {
+        // Who needs one that cannot be made says so.
+        let _ = folder.map(|folder| account.make_room(folder));
     }
+    Ok(Some(account))
+}
+
+/// Becomes the account, if there is one to become; returns what the operator should be warned of.
+fn drop_privileges(config: &mut Config, account: Option<Account>) -> Result<Option<String>, String> {
+    if let Some(account) = account {
+        account.become_it()?;
+        if config.sandbox {
+            sandbox::close()?;
+        }
+        config.upstream.account_home = account.home();
+        return Ok(None);
+    }
+    // The predecessor's properties always name an account; started as somebody else it has no effect, as before.
+    let says = "running as root; set SFTPPROXY_USERID and SFTPPROXY_GROUPID to an account of its own";
+    Ok(nix::unistd::geteuid().is_root().then(|| says.into()))
 }

@@ -198,6 +198,18 @@ impl Heir {
         self.offer.pid
     }
 
+    /// Whether this process, now that it is who it will be, can do what is left to do once it serves: replace the router's socket, and end it.
+    pub fn may_follow(&self) -> Result<(), String> {
+        let (own, pid) = (nix::unistd::geteuid(), self.offer.pid);
+        let router = getsockopt(&self.stream, PeerCredentials).map_err(|error| format!("SO_PEERCRED: {error}"))?.uid();
+        if own.is_root() || own.as_raw() == router {
+            return Ok(());
+        }
+        Err(format!(
+            "take-over: process {pid} runs as user id {router} and this one as {own}; another account needs a restart, and {pid} goes on"
+        ))
+    }
+
     /// The settings, but for secrets, that are others than the router's, by their variables.
     pub fn changed(&self, settings: &BTreeMap<String, String>) -> Vec<String> {
         let theirs = &self.offer.settings;

@@ -15,6 +15,8 @@ use crate::world::router::Router;
 use crate::world::tree::{big_file, hash};
 use crate::world::{Kind, Setup, USER, World, keys};
 
+mod root;
+
 /// Starts the program as a service manager does: descriptor 3 is the socket.
 const AS_MANAGER: &str = r#"export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" 3<&0 </dev/null"#;
 
@@ -334,6 +336,15 @@ impl Drop for Orphan {
     }
 }
 
+/// Has `sftpproxy reload` replace the router, with these variables otherwise. Returns the command with its log, and the heir.
+fn reload(world: &World, changes: &[(&str, &str)]) -> (Process, Orphan) {
+    let mut reload = Process::start(world.router.command().arg("reload").envs(changes.iter().copied()));
+    assert!(until(LIMIT, || reload.ended().is_some()), "{:?}", reload.lines());
+    assert_eq!(reload.ended(), Some(0), "{:?}", reload.lines());
+    let line = world.router.wait_for_line("handed over: to=");
+    (reload, Orphan(line.split("to=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()))
+}
+
 #[test]
 fn reload_starts_an_heir_and_ends_when_it_serves() {
     let mut world = World::start();
@@ -341,11 +352,7 @@ fn reload_starts_an_heir_and_ends_when_it_serves() {
     let mut bad = world.router.command();
     let output = run(bad.args(["reload"]).env("SFTPPROXY_AUDIT", "file:/no/such/file"));
     assert!(output.code == 1 && output.stderr.contains("the one that runs goes on"), "{output:?}");
-    let mut reload = Process::start(world.router.command().arg("reload"));
-    assert!(until(LIMIT, || reload.ended().is_some()), "{:?}", reload.lines());
-    assert_eq!(reload.ended(), Some(0), "{:?}", reload.lines());
-    let line = world.router.wait_for_line("handed over: to=");
-    let heir = Orphan(line.split("to=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap());
+    let (reload, heir) = reload(&world, &[]);
     session.ask("pwd", "Remote working directory");
     world.proxied(USER).sftp("pwd\n").success();
     reload.wait_for("accept session=1 ", 1, LIMIT).expect("the heir serves, and its log goes where reload's went");
