@@ -460,3 +460,6 @@ fn why(failure: &ledger::Failure) -> String {
         text => format!("{} failed: {text}", failure.operation),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use crossterm::event::{self, Event, KeyCode, KeyEvent, KeyModifiers};
 use crossterm::style::Print;
 use crossterm::terminal::{self, Clear, ClearType, DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen};
 use crossterm::{execute, queue};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::draw::{HEADING, Line, Rates};
 use super::sessions::{self, Everywhere, everywhere};
@@ -59,7 +59,7 @@ pub fn run(matches: &ArgMatches, context: &Context<'_>, console: &mut Console<'_
 /// Draws and looks again until it is to end.
 fn watch(first: Everywhere, every: Duration, context: &Context<'_>, colour: bool) -> Result<(), Trouble> {
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&ended))?;
     }
     let mut screen = Screen::enter(colour)?;
@@ -185,3 +185,6 @@ fn style(line: Line) -> Style {
         Line::Other => Style::new().dimmed(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -246,6 +246,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_is_on_its_way_is_waited_for_at_the_end_but_not_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control.sock");
+        let (socket, desk, control) = (open(&path, 0o600).unwrap(), desk(), Control::new().unwrap());
+        socket.serve(Arc::clone(&desk)).unwrap();
+        let asked = Arc::clone(&socket.asked);
+        let live = |id| Live::new(id, "127.0.0.1:9".parse().unwrap(), Arc::clone(&control));
+        let _entries: Vec<_> = (0..20_000).map(|id| desk.registry.enter(live(id))).collect();
+        let mut slow = UnixStream::connect(&path).unwrap();
+        slow.write_all((json::line(&Ask::List) + "\n").as_bytes()).unwrap();
+        // Whoever reads like this has not read it all for minutes, and never so slowly that the router takes him for gone.
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let reader = thread::spawn(move || {
+            let (mut lines, mut bytes) = (0, [0; 4096]);
+            loop {
+                let read = slow.read(&mut bytes).unwrap();
+                lines += bytes[..read].iter().filter(|byte| **byte == b'\n').count();
+                let goes_on = stopped.recv_timeout(Duration::from_millis(50)) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+                if !goes_on && (lines == 20_001 || read == 0) {
+                    return lines;
+                }
+            }
+        });
+        while asked.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        let since = Instant::now();
+        drop(socket);
+        assert!(since.elapsed() >= LAST_ANSWER, "it was not waited for");
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "its end was waited for");
+        drop(stop);
+        assert_eq!(reader.join().unwrap(), 20_001, "who lives on answers to the end");
+        drop(desk);
+    }
+
+    #[test]
     fn what_is_no_question_and_too_many_commands_get_an_error_and_are_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("control.sock");

@@ -9,7 +9,7 @@ use crate::raw::Client;
 use crate::world::process::{LIMIT, Process, descendants, run, signal, until};
 use crate::world::toxic::{Direction, Relay, Toxic};
 use crate::world::tree::big_file;
-use crate::world::{Setup, USER, World, keys};
+use crate::world::{Setup, USER, World};
 
 fn world(settings: &[(&str, &str)]) -> World {
     World::with(Setup { settings, ..Setup::default() })
@@ -92,32 +92,42 @@ fn a_transfer_that_stands_still_ends_whichever_side_it_is() {
 fn who_stops_amid_a_request_or_an_answer_is_whose_fault_it_is() {
     let world = world(&[("IDLE_TIMEOUT", "3"), ("STALL_TIMEOUT", "3")]);
     big_file(&world.sshd.files.join("back"), 64 << 20);
-    let key = crate::raw::Key::ed25519();
-    crate::login::admit(&world, "mallory", &key);
+    let (key, relay) = (crate::raw::Key::ed25519(), Relay::start(world.sshd.port));
+    let mut route = world.route();
+    route.iter_mut().filter(|(name, _)| *name == "port").for_each(|(_, port)| *port = relay.port.to_string());
+    world.store.put("mallory", &[&crate::login::on_disk(&world, "mallory", &key)], &route);
+    let begin = || {
+        let mut client = Client::log_in(("127.0.0.1", world.router.port), "mallory", &key).unwrap();
+        let channel = client.open_sftp().unwrap();
+        client.data(&channel, &[0, 0, 0, 5, 1, 0, 0, 0, 3]).unwrap();
+        assert_eq!(client.recv_sftp(&channel).unwrap()[0], 2, "VERSION");
+        (client, channel)
+    };
     // A WRITE that never comes whole: nobody can answer it.
-    let mut client = Client::log_in(("127.0.0.1", world.router.port), "mallory", &key).unwrap();
-    let channel = client.open_sftp().unwrap();
-    client.data(&channel, &[0, 0, 0, 5, 1, 0, 0, 0, 3]).unwrap();
-    assert_eq!(client.recv_sftp(&channel).unwrap()[0], 2, "VERSION");
+    let (mut client, channel) = begin();
     let mut write = vec![0, 0, 4, 0, 6, 0, 0, 0, 1, 0, 0, 0, 1, b'h'];
     write.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 234, 1, 2, 3]);
     client.data(&channel, &write).unwrap();
     let end = world.router.wait_for_line("end session=1 ");
     assert!(end.contains("side=downstream stage=\"relay\" reason=\"no request for 3 s (SFTPPROXY_IDLE_TIMEOUT)\""), "{end}");
 
-    // Answers of which the last has come in part: it is still owed.
-    let relay = Relay::start(world.sshd.port);
-    let mut route = world.route();
-    route.iter_mut().filter(|(name, _)| *name == "port").for_each(|(_, port)| *port = relay.port.to_string());
-    world.store.put(USER, &[&keys::ed25519(USER)], &route);
-    let mut get = world.proxied(USER).session();
-    get.ask("pwd", "Remote working directory");
-    relay.strike(Toxic::Stall, Direction::Down, 1 << 20);
-    get.say("get back");
+    // The answer to the only request has come in part: it is still owed, although nothing is in flight any more.
+    let (mut client, channel) = begin();
+    let mut open = vec![0, 0, 0, 21, 3, 0, 0, 0, 1, 0, 0, 0, 4];
+    open.extend(b"back\0\0\0\x01\0\0\0\0");
+    client.data(&channel, &open).unwrap();
+    let answer = client.recv_sftp(&channel).unwrap();
+    assert_eq!(answer[0], 102, "HANDLE");
+    relay.strike(Toxic::Stall, Direction::Down, 64 << 10);
+    let mut read = vec![5, 0, 0, 0, 2];
+    read.extend_from_slice(&answer[5..]);
+    read.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0]); // 128 KiB
+    let length = u32::try_from(read.len()).unwrap().to_be_bytes();
+    client.data(&channel, &[&length[..], &read].concat()).unwrap();
     let end = world.router.wait_for_line("end session=2 ");
     let reason = "side=upstream stage=\"relay\" reason=\"the upstream answers nothing for 3 s (SFTPPROXY_STALL_TIMEOUT)\"";
     assert!(end.contains(reason), "{end}");
-    get.signal(Signal::SIGKILL);
+    assert!(relay.struck().is_some());
 }
 
 #[test]

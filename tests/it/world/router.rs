@@ -19,6 +19,8 @@ pub struct Router {
     pub port: u16,
     environment: Vec<(String, String)>,
     baseline: Usage,
+    /// What the descriptors were then.
+    before: Vec<String>,
     stopped: bool,
 }
 
@@ -86,9 +88,9 @@ impl Router {
         let address = address.split([' ', ',']).next().expect("an address");
         let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("no port in: {line}"));
-        let mut baseline = Usage::of(process.pid());
+        let (mut baseline, before) = (Usage::of(process.pid()), held(process.pid()));
         baseline.descriptors += lazy;
-        Self { process, port, environment, baseline, stopped: false }
+        Self { process, port, environment, baseline, before, stopped: false }
     }
 
     /// Another one with the same variables, at another port.
@@ -181,7 +183,8 @@ impl Router {
             until(TIDY, || Usage::of(pid).within(self.baseline) && unended(&self.process.lines()).is_empty());
             let (now, baseline) = self.usage();
             if !now.within(baseline) {
-                return Err(format!("holds {now:?}, held {baseline:?} at the start:\n{}", held(pid)));
+                let new: Vec<_> = held(pid).into_iter().filter(|line| !self.before.contains(line)).collect();
+                return Err(format!("holds {now:?}, held {baseline:?} at the start; what is new:\n{}", new.join("\n")));
             }
         }
         let lines = self.lines();
@@ -253,16 +256,27 @@ fn unended(lines: &[String]) -> Vec<String> {
     counts.into_iter().filter(|(_, count)| *count != (1, 1)).map(|(session, count)| format!("{session}: {count:?}")).collect()
 }
 
-/// What the descriptors of a process are, one line each, and the names of its threads.
-fn held(pid: u32) -> String {
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return "(gone)".to_owned() };
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let names: Vec<_> = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok()).collect();
-    let target = |entry: std::fs::DirEntry| std::fs::read_link(entry.path()).map(|to| format!("{:?} {to:?}", entry.file_name()));
-    let mut lines: Vec<_> = entries.flatten().filter_map(|entry| target(entry).ok()).collect();
+/// What the descriptors of a process are and what its threads are called, one line each. Of a socket also what the kernel says of it: where it is
+/// and where to, in hexadecimal, or its path.
+fn held(pid: u32) -> Vec<String> {
+    let entries = |of: &str| std::fs::read_dir(format!("/proc/{pid}/{of}")).into_iter().flatten().flatten();
+    let tables = ["tcp", "tcp6", "udp", "unix", "netlink"].map(|table| format!("/proc/{pid}/net/{table}"));
+    let sockets = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default()).concat();
+    let told = |target: &str| {
+        let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
+        sockets.lines().find(|line| line.split_whitespace().any(|word| word == inode)).map(str::to_owned)
+    };
+    let descriptor = |entry: std::fs::DirEntry| {
+        let target = std::fs::read_link(entry.path()).ok()?.display().to_string();
+        Some(format!("{:?} {target} {}", entry.file_name(), told(&target).unwrap_or_default()))
+    };
+    let name = |entry: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some(format!("thread {:?} {}", entry.file_name(), name.trim()))
+    };
+    let mut lines: Vec<_> = entries("fd").filter_map(descriptor).chain(entries("task").filter_map(name)).collect();
     lines.sort();
-    lines.push(format!("threads: {}", names.concat().replace('\n', " ")));
-    lines.join("\n")
+    lines
 }
 
 #[test]
