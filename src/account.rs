@@ -1,11 +1,12 @@
 //! Whom the process runs as: from root to the configured account, once, with every step checked.
 
 use std::ffi::CString;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::unistd::{Gid, Group, Uid, User, getresgid, getresuid, initgroups, setgroups, setresgid, setresuid};
 
 /// The account to become, looked up before anything is given up.
@@ -47,8 +48,11 @@ impl Account {
         }
         folder.parent().map_or(Ok(()), fs::create_dir_all)?;
         DirBuilder::new().mode(0o700).create(folder)?;
-        chown(folder, None, Some(self.group.as_raw()))?;
-        fs::set_permissions(folder, Permissions::from_mode(0o1770))
+        // The account may own the folder around it, and must not put another in its place meanwhile.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY;
+        let made = OpenOptions::new().read(true).custom_flags(flags.bits()).open(folder)?;
+        fchown(&made, None, Some(self.group.as_raw()))?;
+        made.set_permissions(Permissions::from_mode(0o1770))
     }
 
     /// Becomes the account, groups first, and makes sure that there is no way back. Before any other thread exists.
