@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 
 use crate::sftp::Kind;
+use crate::sftp::frame::LENGTH_FIELD;
+use crate::sftp::request::Request;
 
 /// Most bytes of requests: four times what an sshd lets a client be ahead.
 pub const MAX_BYTES: usize = 8 * 1024 * 1024;
@@ -121,6 +123,11 @@ impl Journal {
         self.next = self.next.saturating_sub(dropped);
         dropped
     }
+}
+
+/// The request of an entry, which was read well before.
+pub fn read_again(entry: &Entry) -> Request<'_> {
+    Request::read(entry.kind, &entry.packet[LENGTH_FIELD..]).expect("read before it was entered")
 }
 
 #[cfg(test)]

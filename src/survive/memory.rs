@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::doubt::{note, overtakes};
 use super::fate::{Fate, fate, is_open};
 use super::file::{Listed, Open};
-use super::journal::{Entry, Journal};
+use super::handles::{HANDLE_BYTES, number_of, translate};
+use super::journal::{Entry, Journal, read_again};
 use crate::ledger::MAX_OPEN;
 use crate::sftp::attributes::Identity;
 use crate::sftp::frame::{Head, LENGTH_FIELD};
@@ -16,9 +18,6 @@ use crate::sftp::reply::{self, ATTRS, DATA, EOF, FAILURE, HANDLE, OK, OP_UNSUPPO
 use crate::sftp::request::Request;
 use crate::sftp::{EXTENDED, Effect, INIT, Kind, Then, extension, kind};
 use crate::wire::{Reader, put_string, put_u32};
-
-/// Bytes of a handle of ours.
-const HANDLE_BYTES: usize = 8;
 
 /// Longest packet that is taken, in either direction: far beyond what OpenSSH sends or takes.
 pub const MAX_PACKET: usize = 1024 * 1024;
@@ -323,108 +322,6 @@ impl Memory {
         closed.iter().for_each(|file| drop(files.remove(file)));
         settled
     }
-}
-
-fn number_of(handle: &[u8]) -> Option<u64> {
-    handle.try_into().ok().map(u64::from_be_bytes)
-}
-
-/// The request of an entry, which was read well before.
-fn read_again(entry: &Entry) -> Request<'_> {
-    Request::read(entry.kind, &entry.packet[LENGTH_FIELD..]).expect("read before it was entered")
-}
-
-/// Notes what a request that is sent now does to what is known of open files.
-fn note(files: &mut BTreeMap<u64, Open>, entry: &Entry) {
-    let request = read_again(entry);
-    let sets_size = || request.attributes().map_or(true, |attributes| attributes.size.is_some());
-    if let Some(open) = entry.files[0].and_then(|file| files.get_mut(&file)) {
-        match entry.kind.then {
-            Then::Content => {
-                let end = request.offset.saturating_add(request.length);
-                open.farthest = Some(open.farthest.map_or(end, |farthest| farthest.max(end)));
-            }
-            Then::Copy => open.doubted("the upstream has copied into it"),
-            Then::HandleAttributes if sets_size() => open.doubted("its size was set"),
-            Then::HandleAttributes => open.attributes_set = true,
-            _ if entry.kind.effect == Effect::List => open.listed = Some(Listed::Partly),
-            _ => {}
-        }
-        return;
-    }
-    let sets = entry.kind.effect == Effect::Attributes;
-    if !sets && !moves(entry.kind.effect) {
-        return;
-    }
-    let sets_size = sets && sets_size();
-    for path in [request.path, request.second].into_iter().flatten() {
-        for open in files.values_mut().filter(|open| open.may_be(path)) {
-            match (sets, sets_size) {
-                (true, false) => open.attributes_set = true,
-                (true, true) => open.doubted("its size was set"),
-                (false, _) => open.doubted("it was renamed, replaced or removed"),
-            }
-        }
-    }
-}
-
-/// Whether a path may be another file's afterwards.
-fn moves(effect: Effect) -> bool {
-    matches!(
-        effect,
-        Effect::Remove | Effect::RemoveDirectory | Effect::Rename | Effect::Replace | Effect::HardLink | Effect::SymbolicLink
-    )
-}
-
-/// Why a file cannot be proven after this answer, which came before those of earlier requests: sent again, they would undo it.
-fn overtakes<'a>(entry: &Entry, mut before: impl Iterator<Item = &'a Entry>) -> Option<&'static str> {
-    let changes = |entry: &Entry| matches!(entry.kind.effect, Effect::Write | Effect::Copy | Effect::Attributes);
-    let range = |entry: &Entry| {
-        let request = read_again(entry);
-        (request.offset, request.offset.saturating_add(request.length))
-    };
-    let file = entry.files[0]?;
-    let both_write = |other: &Entry| [entry, other].iter().all(|entry| entry.kind.then == Then::Content);
-    let apart = |other: &Entry| {
-        let (one, two) = (range(entry), range(other));
-        both_write(other) && (one.1 <= two.0 || two.1 <= one.0)
-    };
-    let undoes = |other: &Entry| other.files[0] == Some(file) && changes(other) && !apart(other);
-    (changes(entry) && before.any(undoes)).then_some("the upstream answers changes of one place out of order")
-}
-
-/// Appends a request with its number towards the upstream, and the upstream's handles in place of ours.
-fn translate(out: &mut Vec<u8>, number: u32, entry: &Entry, files: &BTreeMap<u64, Open>) {
-    let body = &entry.packet[LENGTH_FIELD..];
-    let start = out.len();
-    put_u32(out, 0);
-    out.push(body[0]);
-    put_u32(out, number);
-    let mut at = 5;
-    if entry.kind.number == EXTENDED {
-        put_string(out, entry.kind.name.as_bytes());
-        at += 4 + entry.kind.name.len();
-    }
-    let handle = |file: Option<u64>| file.and_then(|file| files.get(&file)).map_or(&[][..], |open| &open.handle);
-    match entry.kind.then {
-        Then::Copy => {
-            // The source, its offset and length, then the file that is written.
-            put_string(out, handle(entry.files[1]));
-            at += 4 + HANDLE_BYTES;
-            out.extend_from_slice(&body[at..at + 16]);
-            at += 16;
-            put_string(out, handle(entry.files[0]));
-            at += 4 + HANDLE_BYTES;
-        }
-        then if then.is_handle() => {
-            put_string(out, handle(entry.files[0]));
-            at += 4 + HANDLE_BYTES;
-        }
-        _ => {}
-    }
-    out.extend_from_slice(&body[at..]);
-    let length = (out.len() - start - LENGTH_FIELD) as u32;
-    out[start..start + LENGTH_FIELD].copy_from_slice(&length.to_be_bytes());
 }
 
 /// The length of the whole packet at the beginning of `bytes`; `None` = it is not whole yet. An error is one that is too long.

@@ -21,8 +21,10 @@ use crate::pace::Wait;
 use crate::relay::{BUFFER, Control};
 use crate::upstream::{Asking, Distrust, No, Upstream, Waiting};
 
+mod doubt;
 mod fate;
 mod file;
+mod handles;
 mod journal;
 mod known;
 mod memory;
