@@ -101,6 +101,8 @@ fn a_penalty_holds_at_every_router_of_one_redis_with_and_without_it_until_it_is_
         assert_ne!(stranger(&world).sftp("pwd\n").code, 0);
     }
     world.router.wait_for_lines("fault session=*refused=yes", 2);
+    let is_told = || world.command(&["ban", "list", "--json"]).success().contains("127.0.0.1/32");
+    assert!(until(LIMIT, is_told), "the others are not told");
     world.store.redis().stop();
     world.router.wait_for_line("bans are not in step with the store, those known stay in force");
     let before = world.router.lines().len();
@@ -108,6 +110,8 @@ fn a_penalty_holds_at_every_router_of_one_redis_with_and_without_it_until_it_is_
     assert!(!world.router.lines()[before..].iter().any(|line| line.contains("accept session=")), "the refused one is let in");
     assert_ne!(from(&world, "127.0.0.2").sftp("pwd\n").code, 0);
     world.router.wait_for_line("end session=*peer=127.0.0.2:*side=store");
+    // The store's fault is nobody's.
+    assert!(!world.router.lines().iter().any(|line| line.contains("] fault ") && line.contains("peer=127.0.0.2:")));
     drop(other);
 }
 

@@ -64,8 +64,17 @@ impl Site {
     }
 
     pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that it has had so far.
+    pub fn peak(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.world.router.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a process that lives");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a process that lives");
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
     }
 

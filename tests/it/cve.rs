@@ -2,6 +2,7 @@
 //! `contract` and `faults` trust, `attacks` what a client with a good key can do, `admission` sources. SECURITY.md has a row for each hole
 //! with the test's name. Numbers of CVEs stand at the tests that were written because of them.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::attacks::{MOST, Site};
@@ -103,7 +104,7 @@ fn strict_key_exchange_holds_towards_the_upstream_too() {
 fn the_length_of_a_packet_costs_no_memory_before_it_is_there() {
     // CVE-2024-43410: the length was allocated as it was announced, before any login.
     let site = Site::with(&[("LOGIN_TIMEOUT", "20")]);
-    let before = site.memory();
+    let before = site.peak();
     let mut held = Vec::new();
     for length in [u32::MAX, 1 << 31, 256 << 20, 1 << 20, 300_000] {
         for keyed in [false, true] {
@@ -125,7 +126,7 @@ fn the_length_of_a_packet_costs_no_memory_before_it_is_there() {
         let end = site.end(number);
         assert!(!end.contains("LOGIN_TIMEOUT"), "{end}");
     }
-    assert!(site.memory() < before + MOST, "{} KiB more", (site.memory() - before) >> 10);
+    assert!(site.peak() < before + MOST, "{} KiB more", (site.peak() - before) >> 10);
     site.serves_others();
 }
 
@@ -177,15 +178,36 @@ fn pings_before_the_login_whose_answers_are_never_read_cost_bounded_memory_and_t
 fn names_in_redis_mean_themselves_whatever_is_in_them() {
     let mut world = World::with(Setup { store: Kind::Redis, settings: &[("LOGIN_TIMEOUT", "2")], ..Setup::default() });
     let port = world.router.port;
+    let sessions = Cell::new(0);
     let logs_in = |name: &str, key: &Key| {
+        sessions.set(sessions.get() + 1);
         let mut client = Client::connect(("127.0.0.1", port)).unwrap();
         client.login(&Login::new(name, key)).unwrap() == Answer::Success
     };
-    let strange =
-        ["*", "a*", "al?ce", "[a]lice", "alice:x", ":", "../alice", "alice x", "$(id)", "%s%n", "\\", "'", "ali\u{301}ce"];
+    let entry = |key: &Key| format!("pysftpproxy:pubkey:{}", openssl::base64::encode_block(&key.blob()));
+    let strange = [
+        "*",
+        "a*",
+        "ALICE",
+        "al?ce",
+        "[a]lice",
+        "alice:x",
+        ":",
+        "../alice",
+        "alice x",
+        "$(id)",
+        "%s%n",
+        "\\",
+        "'",
+        "ali\u{301}ce",
+    ];
     let good: Vec<_> = strange.iter().map(|name| (*name, Key::ed25519())).collect();
     for (name, key) in &good {
         assert!(!logs_in(name, key), "{name} is not there yet, though alice is");
+        world.store.redis().set(&entry(key), name);
+        assert!(logs_in(name, key), "{name} has a key");
+        let end = world.router.wait_for_line(&format!("end session={} ", sessions.get()));
+        assert!(end.contains("reason=\"the user has no record"), "{name} gets another one's record: {end}");
         world.store.put(name, &[&on_disk(&world, "strange", key)], &world.route());
     }
     for (name, key) in &good {
@@ -205,7 +227,6 @@ fn names_in_redis_mean_themselves_whatever_is_in_them() {
     let (alices, mallorys) = (Key::ed25519(), Key::ed25519());
     world.add_user("alice", &on_disk(&world, "alices", &alices));
     world.add_user("mallory", &on_disk(&world, "mallorys", &mallorys));
-    let entry = |key: &Key| format!("pysftpproxy:pubkey:{}", openssl::base64::encode_block(&key.blob()));
     let server = world.store.redis();
     server.set(&entry(&alices), "mallory");
     server.set(&entry(&mallorys), "alice");

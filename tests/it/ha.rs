@@ -15,6 +15,7 @@ use crate::stores::{key, name, record};
 
 use crate::world::process::{LIMIT, run, until};
 use crate::world::several::{Cluster, Node, SERVICE, Watched};
+use crate::world::store::redis_settings;
 use crate::world::tree::big_file;
 use crate::world::{Kind, Setup, USER, World, keys};
 
@@ -117,19 +118,11 @@ fn a_failover_of_sentinels_costs_transfers_nothing_and_logins_are_refused_with_a
 
 /// A store at this URL, with limits of a second.
 fn store(url: &str) -> RedisStore {
-    RedisStore::new(&config::Redis {
-        url: Some(Secret::new(url.as_bytes().to_vec())),
-        host: String::new(),
-        port: 1,
-        db: 1,
-        password: None,
-        prefix: "pysftpproxy:".into(),
-        connect_timeout: Duration::from_secs(1),
-        command_timeout: Duration::from_secs(1),
-        pool_size: 4,
-        grace: Duration::ZERO,
-    })
-    .unwrap()
+    RedisStore::new(&settings(url)).unwrap()
+}
+
+fn settings(url: &str) -> config::Redis {
+    config::Redis { url: Some(Secret::new(url.as_bytes().to_vec())), ..redis_settings(1) }
 }
 
 /// How often this server was asked for an owner.
@@ -172,6 +165,23 @@ fn a_replica_answers_logins_where_it_may_and_never_when_it_is_not_in_step() {
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     }
     replica.signal(Signal::SIGCONT);
+}
+
+#[test]
+fn a_sentinel_that_stands_still_costs_its_share_and_a_server_that_is_no_master_is_not_asked_whoever_names_it() {
+    let watched = Watched::start();
+    let master = &watched.servers[0];
+    master.ask_in::<()>(1, cmd("SET").arg(entry_of(1)).arg("alice")).unwrap();
+    watched.sentinels[0].signal(Signal::SIGSTOP);
+    // A third is for the first attempt, and a third of that for each sentinel.
+    let patient = config::Redis { connect_timeout: Duration::from_secs(15), ..settings(&watched.url()) };
+    let started = Instant::now();
+    assert_eq!(RedisStore::new(&patient).unwrap().owner(&key(1)), Ok(Some(name("alice"))));
+    assert!(started.elapsed() < Duration::from_millis(4500), "{:?}", started.elapsed());
+    // The sentinels would change that, after 20 s.
+    master.ask::<()>(cmd("REPLICAOF").arg("127.0.0.1").arg(1)).unwrap();
+    let error = RedisStore::new(&patient).unwrap().owner(&key(1)).unwrap_err().what;
+    assert!(error.contains("a sentinel names it, but it is no master"), "{error}");
 }
 
 fn with_comment(seed: u8) -> (sftpproxy::identity::PublicKey, String) {
@@ -261,7 +271,19 @@ fn a_slot_moves(cluster: &Cluster, store: &RedisStore) {
     set(from, "NODE", to);
     // MOVED, and the map learns it.
     theirs();
-    theirs();
+    let learnt = || {
+        let before = sent_on(from);
+        theirs();
+        sent_on(from) == before
+    };
+    assert!(until(LIMIT, learnt), "the node that had the slot is asked again and again");
+}
+
+/// How often this node has said that another one has the slot.
+fn sent_on(node: &Node) -> u64 {
+    let told: String = node.ask(cmd("INFO").arg("errorstats")).unwrap();
+    let count = told.split("errorstat_MOVED:count=").nth(1).unwrap_or("0");
+    count.split(|character: char| !character.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
 
 #[test]
@@ -292,6 +314,40 @@ fn a_replica_in_a_cluster_answers_what_it_has_and_its_master_the_rest_for_a_user
     replica.signal(Signal::SIGSTOP);
     assert_eq!(reading.owner(&key(there)), Ok(Some(name("alice"))), "the master answers when the replica does not");
     replica.signal(Signal::SIGCONT);
+    // They change places.
+    assert!(until(LIMIT, || replica.is_in_step()));
+    let changed = || {
+        // On a busy machine it may not be in time, and is given up.
+        let _ = replica.ask::<()>(cmd("CLUSTER").arg("FAILOVER"));
+        until(Duration::from_secs(10), || master.is_in_step())
+    };
+    assert!(until(LIMIT, changed), "no failover");
+    for store in [&strict, &reading] {
+        assert_eq!(store.owner(&key(there)), Ok(Some(name("alice"))));
+    }
+}
+
+#[test]
+fn when_the_master_that_the_url_names_is_killed_its_replica_in_the_cluster_lets_its_users_in() {
+    let mut cluster = Cluster::start();
+    let (replica, url) = (cluster.replica(), cluster.url());
+    let mut world = world(&url);
+    let port = cluster.nodes[0].port;
+    let there = |user: &String| cluster.of(&format!("pysftpproxy:pubkey:{}", keys::ed25519(user).base64())).port == port;
+    let user = (0..40).map(|number| format!("user{number}")).find(there).unwrap();
+    cluster.put(&user, &keys::ed25519(&user), &world.route());
+    let size = |node: &Node| node.ask::<u64>(&cmd("DBSIZE"));
+    assert!(until(LIMIT, || size(&replica).is_ok_and(|all| Ok(all) == size(&cluster.nodes[0]))), "the replica has not all");
+    let mut running = world.proxied(&user).session();
+    running.ask("pwd", "Remote working directory");
+    world.proxied(&user).sftp("pwd\n").success();
+    cluster.nodes[0].kill();
+    assert!(until(LIMIT, || world.proxied(&user).sftp("pwd\n").code == 0), "no login at the replica that has become the master");
+    running.ask("ls -la", " ..");
+    assert_eq!(running.end(), 0);
+    // The threads of the pool of the one that is gone stay for half a minute.
+    world.router.signal(Signal::SIGTERM);
+    assert_eq!(world.router.wait(), 0);
 }
 
 #[test]

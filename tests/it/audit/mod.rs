@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -120,30 +120,32 @@ fn a_file_that_is_rotated_and_moved_away_while_four_sessions_write_has_every_eve
     let reopen = Arc::new(AtomicBool::new(false));
     let running = started_with(&[("audit", &setting), ("audit-file-size", "1"), ("audit-file-count", "1000")], &reopen);
     // Fewer than the queues hold: what overflows is another test's.
-    let each = MOST / 4 - 100;
+    let (each, moved) = (MOST / 4 - 100, AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for session in 0..4 {
-            let audit = running.audit();
+            let (audit, moved) = (running.audit(), &moved);
             scope.spawn(move || {
-                for number in 0..each {
-                    send(&audit, session * each + number..session * each + number + 1);
-                    if number % 100 == 0 {
-                        std::thread::sleep(Duration::from_millis(10));
-                    }
+                for tenth in 0..10 {
+                    assert!(until(LIMIT, || moved.load(Ordering::SeqCst) >= tenth), "tenth {tenth} waits in vain");
+                    send(&audit, session * each + each * tenth / 10..session * each + each * (tenth + 1) / 10);
                 }
             });
         }
         for number in 0..10 {
-            std::thread::sleep(Duration::from_millis(20));
-            // What logrotate does: rename, then the signal.
-            if std::fs::rename(&file, folder.path().join(format!("moved-{number}"))).is_ok() {
-                reopen.store(true, Ordering::Relaxed);
-            }
+            // What logrotate does: rename, then the signal. At the same time the file is rotated by its size.
+            let to = folder.path().join(format!("moved-{number}"));
+            let has_some = || file.metadata().is_ok_and(|meta| meta.len() > 0);
+            assert!(
+                until(LIMIT, || has_some() && std::fs::rename(&file, &to).is_ok()),
+                "nothing is written after {number} moves"
+            );
+            reopen.store(true, Ordering::Relaxed);
+            moved.store(number + 1, Ordering::SeqCst);
         }
     });
     assert_eq!(running.close(PATIENCE), 0);
     let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(files.len() > 3, "neither rotated nor moved: {files:?}");
+    assert!(files.len() > 10, "neither rotated nor moved: {files:?}");
     let mut all: Vec<_> = files.iter().flat_map(|file| lines(file)).collect();
     all.sort_by_key(|line| line["seq"].as_u64());
     assert!(all.iter().map(|line| line["seq"].as_u64().unwrap()).eq(1..=4 * each as u64 + 2), "not every number once");

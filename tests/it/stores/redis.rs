@@ -14,6 +14,7 @@ use sftpproxy::store::{Aim, RouteStore};
 
 use super::{key, name, record, wait_until, with_comment};
 use crate::world::process::free_port;
+use crate::world::store::redis_settings;
 
 /// A redis-server of our own: free port or socket, own folder, nothing saved, stopped when dropped.
 pub struct Redis {
@@ -87,7 +88,7 @@ impl Redis {
     }
 
     pub fn config(&self) -> config::Redis {
-        redis_config(self.port)
+        redis_settings(self.port)
     }
 
     pub fn store(&self) -> RedisStore {
@@ -99,21 +100,6 @@ impl Drop for Redis {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn redis_config(port: u16) -> config::Redis {
-    config::Redis {
-        url: None,
-        host: "127.0.0.1".into(),
-        port,
-        db: 1,
-        password: None,
-        prefix: "pysftpproxy:".into(),
-        connect_timeout: Duration::from_secs(1),
-        command_timeout: Duration::from_secs(1),
-        pool_size: 4,
-        grace: Duration::ZERO,
     }
 }
 
@@ -229,7 +215,7 @@ fn a_failure_that_nobody_waited_for_is_not_told_to_who_asks_later() {
     // Takes connections and never answers; when it goes, those that wait in its queue are reset.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
-    let store = RedisStore::new(&redis_config(port)).unwrap();
+    let store = RedisStore::new(&redis_settings(port)).unwrap();
     store.owner(&key(1)).unwrap_err();
     drop(silent);
     let _redis = Redis::start_at(port, &[]);
@@ -285,7 +271,7 @@ fn redis_over_tls_is_trusted_only_through_a_known_ca() {
     let url = "SFTPPROXY_TEST_TLS_URL";
     if let Ok(url) = std::env::var(url) {
         let url = Some(Secret::new(url.into_bytes()));
-        let store = RedisStore::new(&config::Redis { url, ..redis_config(1) }).unwrap();
+        let store = RedisStore::new(&config::Redis { url, ..redis_settings(1) }).unwrap();
         println!("answer {:?}", store.owner(&key(1)));
         return;
     }
@@ -339,7 +325,7 @@ pub fn make_ca(folder: &Path) -> [PathBuf; 3] {
 fn a_url_that_cannot_be_meant_is_refused_at_the_start_without_showing_it() {
     for url in ["rediss://:s3cret@h/#insecure", "redis://:s3cret@h/x", "redis+unix://u:s3cret@h/path", "redis://:s3cret@"] {
         let url = Some(Secret::new(url.as_bytes().to_vec()));
-        let error = RedisStore::new(&config::Redis { url, ..redis_config(1) }).unwrap_err();
+        let error = RedisStore::new(&config::Redis { url, ..redis_settings(1) }).unwrap_err();
         assert!(error.what.contains("SFTPPROXY_REDIS_URL") && !error.what.contains("s3cret"), "{error}");
     }
 }

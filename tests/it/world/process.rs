@@ -47,7 +47,10 @@ pub fn run_within(limit: Duration, command: &mut Command) -> Output {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(child.wait_with_output()));
     let Ok(output) = receiver.recv_timeout(limit) else {
-        signal(pid, nix::sys::signal::Signal::SIGKILL);
+        // With those that it has started: they hold its output open.
+        for pid in std::iter::once(pid).chain(descendants(pid)) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
+        }
         let output = receiver.recv().expect("the waiting thread").expect("a killed child");
         panic!("{command:?} takes longer than {limit:?}\n{}", String::from_utf8_lossy(&output.stderr));
     };

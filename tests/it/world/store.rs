@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
+
+use sftpproxy::config;
 
 use super::Kind;
 use super::keys::Key;
@@ -112,6 +115,22 @@ impl Store {
         let new = path.with_extension("new");
         std::fs::write(&new, text).expect("the routes file");
         std::fs::rename(&new, path).expect("the routes file in its place");
+    }
+}
+
+/// Settings for a Redis at this port of 127.0.0.1, with limits of a second.
+pub fn redis_settings(port: u16) -> config::Redis {
+    config::Redis {
+        url: None,
+        host: "127.0.0.1".into(),
+        port,
+        db: 1,
+        password: None,
+        prefix: "pysftpproxy:".into(),
+        connect_timeout: Duration::from_secs(1),
+        command_timeout: Duration::from_secs(1),
+        pool_size: 4,
+        grace: Duration::ZERO,
     }
 }
 
