@@ -1,6 +1,6 @@
 //! What must not get out: the private keys, passwords and tokens of the router, wherever something of it can be seen.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -247,4 +247,47 @@ fn nobody_of_the_same_account_may_look_into_the_process_and_it_dumps_no_core() {
     assert_eq!(core.split_whitespace().skip(4).collect::<Vec<_>>(), ["0", "0", "bytes"], "{core}");
     let (owner, _) = owner_of_its_secrets(&program, folder.path(), "no");
     assert_eq!(owner, 65534, "this machine hides every process: what was seen tells nothing");
+}
+
+/// How often each of these is in the memory of a process; `None` = the kernel does not let us look.
+fn in_memory(pid: u32, parts: &[Vec<u8>]) -> Option<Vec<usize>> {
+    let maps = String::from_utf8(proc(pid, "maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).ok()?;
+    let (mut counts, mut held) = (vec![0; parts.len()], Vec::new());
+    let begins: Vec<_> = (0..=255).map(|byte| parts.iter().any(|part| part[0] == byte)).collect();
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (from, to) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let [from, to] = [from, to].map(|at| u64::from_str_radix(at, 16).unwrap());
+        held.resize((to - from) as usize, 0);
+        // What has gone since is not there.
+        if memory.read_exact_at(&mut held, from).is_err() {
+            continue;
+        }
+        for (at, _) in held.iter().enumerate().filter(|(_, byte)| begins[usize::from(**byte)]) {
+            parts.iter().zip(&mut counts).for_each(|(part, count)| *count += usize::from(held[at..].starts_with(part)));
+        }
+    }
+    Some(counts)
+}
+
+#[test]
+fn the_secret_key_is_in_no_memory_once_a_key_has_been_opened_with_it() {
+    let mut world = world();
+    let secret_key = world.folder.path().join("secret-key");
+    std::fs::write(&secret_key, SECRET_KEY).unwrap();
+    std::fs::set_permissions(&secret_key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    world.restart(&[("SFTPPROXY_REDIS_PASSWORD", PASSWORD), ("SFTPPROXY_SECRET_KEY_FILE", secret_key.to_str().unwrap())]);
+    world.command(&["upstream-key", "new", USER]).success();
+    for _ in 0..3 {
+        // With the new key, which the upstream does not know, and then the old one.
+        world.proxied(USER).sftp("pwd\n").success();
+    }
+    world.router.wait_for_lines("end session=", 3);
+    // What the router needs all the time shows that there is something to see.
+    let looked_for: [Vec<u8>; 3] = [PASSWORD.into(), SECRET_KEY.into(), BASE64_STANDARD.decode(SECRET_KEY).unwrap()];
+    let Some(found) = in_memory(world.router.pid(), &looked_for) else {
+        eprintln!("not root: this test tells nothing");
+        return;
+    };
+    assert!(found[0] > 0 && found[1..] == [0, 0], "{found:?}");
 }
