@@ -25,6 +25,7 @@ use crate::network::parse_network;
 use crate::route::{MAX_FIELD, MAX_MESSAGE, Record};
 
 mod cluster;
+mod connection;
 pub mod link;
 mod news;
 mod place;
@@ -32,6 +33,7 @@ mod pool;
 mod sentinel;
 mod server;
 mod slots;
+mod socket;
 mod steps;
 mod words;
 
@@ -320,9 +322,9 @@ impl RouteStore for RedisStore {
     }
 
     fn hear(&self, tell: &mut dyn FnMut(News)) -> Result<(), StoreError> {
-        let (whose, mut connection) = self.links.apart()?;
+        let (whose, connection) = self.links.apart()?;
         let mut look = || self.links.look_around(&whose);
-        let heard = news::hear(&mut connection, &self.names(), &mut look, tell);
+        let heard = news::hear(connection, &self.names(), &mut look, tell);
         // What has become of this connection has become of the others, for all that is known.
         self.links.renew();
         heard.map_err(|failed| match failed {

@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Connection, ConnectionLike, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, ConnectionLike, ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 
 use super::cluster::{Cluster, Work};
+use super::connection::Connection;
 use super::place::{Place, Servers};
 use super::pool::{Failed, Pool, is_no_master};
 use super::sentinel::Sentinels;
-use super::server::{Manner, Server, Target, client, is_in_step, master_is};
+use super::server::{Manner, Server, Target, is_in_step, master_is};
 use super::words::Words;
 use crate::config;
 use crate::store::StoreError;
@@ -47,10 +48,7 @@ impl Links {
         let manner = Manner { login: place.login.clone(), tls: place.tls, db: place.db, connect, command };
         let pool = |target| Pool::new(Server::new(target, &manner), config.pool_size, &words);
         let masters = match &place.servers {
-            Servers::One(info) => {
-                let client = client(info.clone()).map_err(|error| StoreError::new(format!("redis: {error}")))?;
-                Masters::One { pool: Box::new(pool(Target::One(Box::new(client)))), copies: None }
-            }
+            Servers::One(info) => Masters::One { pool: Box::new(pool(Target::One(Box::new(info.addr().clone())))), copies: None },
             Servers::Sentinel { service, at, login } => {
                 let of_sentinels = Manner { login: login.clone(), db: 0, ..manner.clone() };
                 let sentinels = Arc::new(Sentinels::new(service, at, of_sentinels));

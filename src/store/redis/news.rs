@@ -7,8 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{Connection, FromRedisValue as _, Msg, RedisError, RedisResult, Value, cmd};
+use redis::{FromRedisValue as _, Msg, RedisError, RedisResult, Value, cmd};
 
+use super::connection::{Connection, Listening};
 use super::escaped;
 use crate::store::{News, StoreError};
 
@@ -86,32 +87,29 @@ impl From<RedisError> for Failed {
 /// Tells all news that come on this connection, which is good for nothing else, until it breaks. `look` is called as often as
 /// the server may be silent, so that what is to be seen elsewhere is seen in time too.
 pub fn hear(
-    connection: &mut Connection,
+    mut connection: Connection,
     names: &Names<'_>,
     look: &mut dyn FnMut() -> Result<(), StoreError>,
     tell: &mut dyn FnMut(News),
 ) -> Result<(), Failed> {
-    let all = names.whole && track(connection, names).is_ok();
-    let mut listening = connection.as_pubsub();
-    listening.subscribe(&[names.said(), names.changed()])?;
-    if all {
-        listening.subscribe(INVALIDATED)?;
-    } else if names.whole {
+    let tracked = names.whole && track(&mut connection, names).is_ok();
+    let mut listening = Listening::new(connection);
+    listening.subscribe("SUBSCRIBE", &[names.said(), names.changed()])?;
+    let all = tracked && listening.subscribe("SUBSCRIBE", &[INVALIDATED.to_owned()])?;
+    if names.whole && !all {
         let pattern = |kind: &str| format!("__keyspace@{}__:{}{kind}:*", names.db, escaped(names.prefix));
-        listening.psubscribe(&[pattern("user"), pattern("pubkey")])?;
+        listening.subscribe("PSUBSCRIBE", &[pattern("user"), pattern("pubkey")])?;
     }
     let way = if all { "tracking" } else { "keyspace events, where there are any, and our own commands" };
     log::debug!("news of the store by {way}");
     // What was changed while nobody listened.
     tell(News::Following { all });
-    listening.set_read_timeout(Some(names.silence))?;
     let mut looked = Instant::now();
     loop {
-        match listening.get_message() {
-            Ok(message) => names.news(&message)?.into_iter().for_each(&mut *tell),
+        match listening.message(names.silence)? {
+            Some(message) => names.news(&message)?.into_iter().for_each(&mut *tell),
             // A connection may be dead without a word.
-            Err(error) if error.is_timeout() => listening.ping::<Value>().map(drop)?,
-            Err(error) => return Err(error.into()),
+            None => listening.ping()?,
         }
         if looked.elapsed() >= names.silence {
             look().map_err(Failed::Moved)?;

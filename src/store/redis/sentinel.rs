@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use redis::{Cmd, FromRedisValue, RedisResult, cmd};
 
+use super::connection::is_too_much;
 use super::place::Address;
 use super::server::Manner;
 use crate::error::shown;
@@ -76,6 +77,9 @@ fn says(error: &redis::RedisError) -> String {
     let said = error.to_string();
     if error.is_timeout() {
         return "no answer in time".into();
+    }
+    if is_too_much(error) {
+        return "an answer that is larger than any may be".into();
     }
     if said.contains("NOAUTH") || said.contains("WRONGPASS") || said.contains("password") {
         return format!("{said}: check sentinel_username and sentinel_password in SFTPPROXY_REDIS_URL");

@@ -1,15 +1,14 @@
 //! How a connection to a server is made: to which one, within which limit, logged in, and looked at where it has to be a master or a copy of one.
 //!
-//! AUTH and SELECT are sent from here, since the crate's own way loses what the server answers to AUTH. Its own sentinels' client is not
-//! used either: it connects without any limit, so that one sentinel that stands still would hold a login for ever.
+//! AUTH and SELECT are sent from here. The redis crate's own sentinels' client is not used: it connects without any limit, so that one sentinel
+//! that stands still would hold a login for ever.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{
-    Client, Connection, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo, RedisResult, Role, cmd,
-};
+use redis::{ConnectionAddr, RedisResult, Role, cmd};
 
+use super::connection::Connection;
 use super::place::{Address, Login};
 use super::sentinel::Sentinels;
 use super::words::Words;
@@ -22,7 +21,7 @@ const REPLICA: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Target {
     /// This one.
-    One(Box<Client>),
+    One(Box<ConnectionAddr>),
     /// This node of a cluster.
     Node(Address),
     /// This node, which is a replica.
@@ -87,13 +86,13 @@ impl Server {
     pub fn open(&self, words: &Words) -> Result<(String, Connection), StoreError> {
         let limit = self.manner.connect;
         let (whose, opened) = match &self.target {
-            Target::One(client) => (String::new(), self.manner.enter(client, limit)),
+            Target::One(address) => (String::new(), self.manner.enter(address, limit)),
             Target::Node(address) => (format!("node {address}: "), self.manner.reach(address, limit)),
             Target::Copy(address) => return self.copy(address, Instant::now() + limit, words),
             Target::Master(sentinels) => return self.master(sentinels, words),
             Target::Replica(sentinels) => return self.replica(sentinels, words),
         };
-        let done = opened.and_then(|connection| self.manner.ready(connection));
+        let done = opened.map(|connection| self.manner.ready(connection));
         done.map(|connection| (whose.clone(), connection)).map_err(|error| words.says(&whose, &error))
     }
 
@@ -114,7 +113,7 @@ impl Server {
             let whose = master_is(&address);
             let opened = self.manner.reach(&address, until.saturating_duration_since(Instant::now()));
             let looked = opened.and_then(|mut connection| Ok((cmd("ROLE").query(&mut connection)?, connection)));
-            match looked.and_then(|(role, connection): (Role, _)| Ok((role, self.manner.ready(connection)?))) {
+            match looked.map(|(role, connection): (Role, _)| (role, self.manner.ready(connection))) {
                 Ok((Role::Primary { .. }, connection)) => return Ok((whose, connection)),
                 Ok(_) => {
                     failed =
@@ -150,7 +149,7 @@ impl Server {
         if matches!(self.target, Target::Copy(_)) {
             opened = opened.and_then(|mut connection| cmd("READONLY").exec(&mut connection).map(|()| connection));
         }
-        let looked = opened.and_then(|mut connection| Ok((is_in_step(&mut connection)?, self.manner.ready(connection)?)));
+        let looked = opened.and_then(|mut connection| Ok((is_in_step(&mut connection)?, self.manner.ready(connection))));
         match looked {
             Ok((true, connection)) => Ok((whose, connection)),
             Ok((false, _)) => Err(words.fault(format_args!("{whose}not in step with its master"))),
@@ -179,16 +178,12 @@ impl Manner {
         } else {
             ConnectionAddr::Tcp(host, port)
         };
-        self.enter(&client(address.into_connection_info()?)?, limit)
+        self.enter(&address, limit)
     }
 
-    /// Connects and logs in. Each answer has the whole limit.
-    fn enter(&self, client: &Client, limit: Duration) -> RedisResult<Connection> {
-        // Zero would mean none.
-        let limit = limit.max(Duration::from_millis(1));
-        let mut connection = client.get_connection_with_timeout(limit)?;
-        connection.set_read_timeout(Some(limit))?;
-        connection.set_write_timeout(Some(limit))?;
+    /// Connects and logs in, all of it within the limit, which is also for what is asked before the connection is [ready](Self::ready).
+    fn enter(&self, to: &ConnectionAddr, limit: Duration) -> RedisResult<Connection> {
+        let mut connection = Connection::open(to, Instant::now() + limit)?;
         if let Some(password) = &self.login.password {
             let mut auth = cmd("AUTH");
             auth.arg(self.login.user.as_deref()).arg(password.expose()).exec(&mut connection)?;
@@ -200,17 +195,8 @@ impl Manner {
     }
 
     /// For commands, from now on.
-    fn ready(&self, connection: Connection) -> RedisResult<Connection> {
-        connection.set_read_timeout(Some(self.command))?;
-        connection.set_write_timeout(Some(self.command))?;
-        Ok(connection)
+    fn ready(&self, mut connection: Connection) -> Connection {
+        connection.set_limit(self.command);
+        connection
     }
-}
-
-/// A client that sends nothing by itself.
-pub fn client(info: ConnectionInfo) -> RedisResult<Client> {
-    Client::open(
-        info.set_redis_settings(RedisConnectionInfo::default().set_skip_set_lib_name())
-            .set_tcp_settings(redis::io::tcp::TcpSettings::default().set_nodelay(true)),
-    )
 }

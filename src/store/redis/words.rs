@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::connection::{MOST, is_too_much};
 use super::place::{Place, Servers};
 use crate::config;
 use crate::error::shown;
@@ -70,7 +71,7 @@ impl Words {
             _ => error.to_string(),
         };
         let hint = self.hint(error, &said);
-        let what = if error.is_timeout() { hint } else { format!("{}{hint}", shown(&said)) };
+        let what = if error.is_timeout() || is_too_much(error) { hint } else { format!("{}{hint}", shown(&said)) };
         StoreError { what, away: is_away(error, &said) }
     }
 
@@ -88,6 +89,10 @@ impl Words {
             return format!(
                 "no answer in time (limits: SFTPPROXY_REDIS_CONNECT_TIMEOUT = {connect} s, SFTPPROXY_REDIS_COMMAND_TIMEOUT = {command} s): is the server stopped or overloaded?"
             );
+        }
+        if is_too_much(error) {
+            let most = MOST / (1024 * 1024);
+            return format!("an answer of more than {most} MiB: is it Redis, and is an entry too large (redis-cli --bigkeys)?");
         }
         if error.is_connection_refusal() && !self.more.is_empty() {
             return ": is it down, and a failover under way?".into();
@@ -188,6 +193,8 @@ mod tests {
             };
             assert_eq!(is_away(&error, &error.to_string()), away, "{reply}: {error:?}");
         }
+        let too_much = RedisError::from((ErrorKind::Client, "an answer that is larger than any may be"));
+        assert!(!is_away(&too_much, &too_much.to_string()));
         let silent = RedisError::from(std::io::Error::from(std::io::ErrorKind::WouldBlock));
         assert!(is_away(&silent, ""));
         let another = <Vec<u8> as redis::FromRedisValue>::from_redis_value(redis::Value::Int(1)).unwrap_err();

@@ -16,6 +16,10 @@ pub enum Mode {
     Instead(&'static [u8]),
     /// The same, and then the end.
     Last(&'static [u8]),
+    /// This, at what either of them says next, and then the other without end, as fast as the client takes it.
+    Endless(&'static [u8], &'static [u8]),
+    /// The same, but then a byte at a time, so long after the last.
+    Drip(&'static [u8], Duration),
 }
 
 /// The front. Its threads end with its connections.
@@ -59,6 +63,7 @@ fn hear(mut client: &TcpStream, mut server: &TcpStream, mode: &Mutex<Mode>) {
             Mode::Honest | Mode::Late(_) => server.write_all(&buffer[..count]),
             Mode::Instead(bytes) => client.write_all(bytes),
             Mode::Last(bytes) => client.write_all(bytes).and_then(|()| Err(std::io::ErrorKind::Other.into())),
+            Mode::Endless(..) | Mode::Drip(..) => go_on(client, mode),
         };
         if done.is_err() {
             break;
@@ -79,10 +84,28 @@ fn answer(mut server: &TcpStream, mut client: &TcpStream, mode: &Mutex<Mode>) {
             }
             Mode::Honest => client.write_all(&buffer[..count]),
             Mode::Instead(_) | Mode::Last(_) => Ok(()),
+            Mode::Endless(..) | Mode::Drip(..) => go_on(client, mode),
         };
         if done.is_err() {
             break;
         }
     }
     let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+}
+
+/// Speaks without end: until the client has gone, or another mode is set, which ends the connection.
+fn go_on(mut client: &TcpStream, mode: &Mutex<Mode>) -> std::io::Result<()> {
+    let now = || *mode.lock().unwrap();
+    let first = now();
+    let (head, piece, pause) = match first {
+        Mode::Endless(head, then) => (head, then.repeat(64 * 1024 / then.len()), Duration::ZERO),
+        Mode::Drip(head, pause) => (head, b"a".to_vec(), pause),
+        _ => return Ok(()),
+    };
+    client.write_all(head)?;
+    while now() == first {
+        client.write_all(&piece)?;
+        std::thread::sleep(pause);
+    }
+    Err(std::io::ErrorKind::Other.into())
 }
