@@ -13,6 +13,7 @@ use crate::world::{Kind, Setup, USER, World, keys};
 
 mod lever;
 mod many;
+mod start;
 mod visit;
 
 use lever::{Callers, Class, Lever, Order};
@@ -21,35 +22,49 @@ use visit::{Place, Wrong};
 /// How long after a visit the router may take until it is as before: a client that is gone is waited for, and so is an upstream.
 const TIDY: Duration = Duration::from_secs(30);
 
+/// Errors with their names; 0 = one byte only.
+type Errors = &'static [(&'static str, i32)];
+
 /// Calls of one kind that are made to fail with one error after the other.
 struct Series {
     name: &'static str,
     class: Class,
-    /// Errors with their names; 0 = one byte only.
-    errors: &'static [(&'static str, i32)],
+    errors: Errors,
     callers: Callers,
-    /// Every so-manyth call, here.
-    every: u64,
+    /// Every so-manyth call, here: of a visit, and of a start.
+    every: [u64; 2],
 }
 
-const fn series(name: &'static str, class: Class, errors: &'static [(&'static str, i32)], every: u64) -> Series {
+const fn series(name: &'static str, class: Class, errors: Errors, every: [u64; 2]) -> Series {
     Series { name, class, errors, callers: Callers::All, every }
+}
+
+impl Series {
+    /// That the n-th call fails with this error, of all threads or of those that serve a session.
+    fn order(&self, error: (&str, i32), nth: u64, all_threads: bool) -> Order {
+        Order { class: self.class, error: error.1, nth, on: asked("NTH_ON").is_some(), all_threads, callers: self.callers }
+    }
+
+    /// Whether it is the log that cannot be written: then a line that is missing is no fault.
+    fn is_log(&self) -> bool {
+        self.class == Class::Log
+    }
 }
 
 /// All of them.
 #[rustfmt::skip]
 const ALL: &[Series] = &[
-    series("read", Class::Read, &[("ECONNRESET", libc::ECONNRESET), ("EIO", libc::EIO), ("EINTR", libc::EINTR), ("short", 0)], 70),
-    series("write", Class::Write, &[("EPIPE", libc::EPIPE), ("ENOSPC", libc::ENOSPC), ("EINTR", libc::EINTR), ("short", 0)], 40),
-    series("connect", Class::Connect, &[("ECONNREFUSED", libc::ECONNREFUSED), ("ENETUNREACH", libc::ENETUNREACH)], 1),
-    series("poll", Class::Poll, &[("ENOMEM", libc::ENOMEM), ("EINTR", libc::EINTR)], 60),
-    series("openat", Class::OpenAt, &[("EMFILE", libc::EMFILE), ("EACCES", libc::EACCES)], 1),
-    series("socket", Class::Socket, &[("EMFILE", libc::EMFILE), ("ENOBUFS", libc::ENOBUFS)], 1),
-    series("option", Class::Option, &[("EINVAL", libc::EINVAL), ("ENOTCONN", libc::ENOTCONN)], 8),
-    series("thread", Class::Thread, &[("EAGAIN", libc::EAGAIN)], 1),
-    series("log", Class::Log, &[("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC)], 6),
-    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], 1500) },
-    Series { callers: Callers::Rust, ..series("malloc-rust", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], 130) },
+    series("read", Class::Read, &[("ECONNRESET", libc::ECONNRESET), ("EIO", libc::EIO), ("EINTR", libc::EINTR), ("short", 0)], [70, 25]),
+    series("write", Class::Write, &[("EPIPE", libc::EPIPE), ("ENOSPC", libc::ENOSPC), ("EINTR", libc::EINTR), ("short", 0)], [40, 17]),
+    series("connect", Class::Connect, &[("ECONNREFUSED", libc::ECONNREFUSED), ("ENETUNREACH", libc::ENETUNREACH)], [1, 1]),
+    series("poll", Class::Poll, &[("ENOMEM", libc::ENOMEM), ("EINTR", libc::EINTR)], [60, 40]),
+    series("openat", Class::OpenAt, &[("EMFILE", libc::EMFILE), ("EACCES", libc::EACCES)], [1, 4]),
+    series("socket", Class::Socket, &[("EMFILE", libc::EMFILE), ("ENOBUFS", libc::ENOBUFS)], [1, 4]),
+    series("option", Class::Option, &[("EINVAL", libc::EINVAL), ("ENOTCONN", libc::ENOTCONN)], [8, 30]),
+    series("thread", Class::Thread, &[("EAGAIN", libc::EAGAIN)], [1, 3]),
+    series("log", Class::Log, &[("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC)], [6, 2]),
+    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [1500, 4000]) },
+    Series { callers: Callers::Rust, ..series("malloc-rust", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [130, 1200]) },
 ];
 
 /// Ends of the process that are not ours to mend (ARCHITECTURE.md, "What fails for want of memory"): a function in the trace, and what it is.
@@ -63,13 +78,13 @@ const KNOWN: &[(&str, &str)] = &[
     ),
 ];
 
-/// How a run goes.
-struct Run {
-    /// Every so-manyth call.
-    every: u64,
-    /// All that follow the n-th fail too.
-    on: bool,
-    all_threads: bool,
+/// Panics that are not ours to mend: who made the call that failed, and what takes for granted that it does not.
+const TAKEN_FOR_GRANTED: &[(&str, &str)] =
+    &[("signal_hook::iterator::", "the crate signal-hook, which takes for granted that it can read its own socket")];
+
+/// What of this list a trace leads through.
+fn known(list: &[(&str, &'static str)], trace: &[String]) -> Option<&'static str> {
+    list.iter().find(|(name, _)| trace.iter().any(|frame| frame.contains(name))).map(|(_, known)| *known)
 }
 
 /// What became of a series.
@@ -79,7 +94,7 @@ struct Tally {
     reached: u64,
     /// Visits that were whole all the same.
     whole: u64,
-    /// Ends of the process by what is [`KNOWN`], and how often.
+    /// What is not ours to mend, and how often it was that.
     known: BTreeMap<&'static str, u64>,
     /// What was wrong, by what it was, with how often and an example.
     bad: BTreeMap<String, (u64, String)>,
@@ -88,6 +103,22 @@ struct Tally {
 impl Tally {
     fn bad(&mut self, what: String, example: String) {
         self.bad.entry(what).or_insert((0, example)).0 += 1;
+    }
+
+    /// Prints what became of it, and what was wrong.
+    fn print(&self, what: &str, more: &str) {
+        let Self { reached, whole, .. } = self;
+        let bad: u64 = self.bad.values().map(|(count, _)| count).sum();
+        println!(
+            "nth {what}: {reached} made to fail, {whole} whole, {} said to have failed, {bad} wrong{more}",
+            reached.saturating_sub(*whole)
+        );
+        for (what, count) in &self.known {
+            println!("    {count} times it was {what}");
+        }
+        for (what, (count, example)) in &self.bad {
+            println!("    {count} times: {what}\n      such as {example}");
+        }
     }
 }
 
@@ -147,7 +178,7 @@ impl Stage {
         };
         if let Some(code) = self.world.router.ended() {
             let end = self.lever.end();
-            if let Some((_, known)) = KNOWN.iter().find(|(name, _)| end.iter().any(|frame| frame.contains(name))) {
+            if let Some(known) = known(KNOWN, &end) {
                 *tally.known.entry(known).or_default() += 1;
                 self.renew();
                 return true;
@@ -189,52 +220,33 @@ impl Stage {
     }
 
     /// Fails one call after the other with this error.
-    fn series(&mut self, series: &Series, error: (&str, i32), run: &Run) -> Tally {
+    fn series(&mut self, series: &Series, error: (&str, i32), every: u64) -> Tally {
         let mut tally = Tally::default();
-        let order = |nth| Order {
-            class: series.class,
-            error: error.1,
-            nth,
-            on: run.on,
-            all_threads: run.all_threads,
-            callers: series.callers,
-        };
+        let all_threads = asked("NTH_ALL_THREADS").is_some();
+        let order = |nth| series.order(error, nth, all_threads);
         // How many there are when all goes well: threads that are no session's never come to an end of theirs.
         self.attempt(order(0), &mut tally);
         let (usual, _) = self.lever.counted();
-        let (mut before, mut nth) = (None, run.every);
-        while self.attempt(order(nth), &mut tally) || (run.all_threads && nth <= usual) {
+        let (mut before, mut nth) = (None, every);
+        while self.attempt(order(nth), &mut tally) || (all_threads && nth <= usual) {
             if tally.reached.is_multiple_of(20) {
                 self.serves(&mut tally);
             }
             if tally.reached == 50 {
                 before = Some((self.world.router.pid(), resident(self.world.router.pid())));
             }
-            nth += run.every;
+            nth += every;
         }
         self.serves(&mut tally);
         let lines = self.world.router.lines();
         for line in lines.iter().filter(|line| line.contains("panicked")) {
             tally.bad("a panic".to_owned(), line.clone());
         }
-        let Tally { reached, whole, .. } = tally;
         let pid = self.world.router.pid();
         let memory = before.filter(|(same, _)| *same == pid).map_or(String::new(), |(_, before)| {
-            format!(", {:.2} KiB grown each", resident(pid).saturating_sub(before) as f64 / (reached - 49) as f64)
+            format!(", {:.2} KiB grown each", resident(pid).saturating_sub(before) as f64 / (tally.reached - 49) as f64)
         });
-        let bad: u64 = tally.bad.values().map(|(count, _)| count).sum();
-        println!(
-            "nth {} {}: {usual} calls in a visit, {reached} made to fail, {whole} visits whole, {} said to have failed, {bad} wrong{memory}",
-            series.name,
-            error.0,
-            reached.saturating_sub(whole)
-        );
-        for (what, count) in &tally.known {
-            println!("    {count} times the router was ended by {what}");
-        }
-        for (what, (count, example)) in &tally.bad {
-            println!("    {count} times: {what}\n      such as {example}");
-        }
+        tally.print(&format!("{} {}: {usual} calls in a visit", series.name, error.0), &memory);
         tally
     }
 }
@@ -248,20 +260,30 @@ fn number(name: &str) -> Option<u64> {
     asked(name).map(|text| text.parse().unwrap_or_else(|_| panic!("{name}: no number")))
 }
 
+fn store() -> Kind {
+    if asked("NTH_STORE").as_deref() == Some("file") { Kind::File } else { Kind::Redis }
+}
+
+/// What is to be tried, of a visit (0) or a start (1): each series with its errors, here the first one, and every so-manyth call of it.
+fn chosen(of: usize) -> Vec<(&'static Series, Errors, u64)> {
+    let (only, every) = (asked("NTH_ONLY"), number("NTH_EVERY"));
+    let all = ALL.iter().filter(|series| only.as_deref().is_none_or(|only| only == series.name));
+    all.map(|series| match every {
+        Some(every) => (series, series.errors, every.max(1)),
+        None => (series, &series.errors[..1], series.every[of]),
+    })
+    .collect()
+}
+
 #[test]
 fn whatever_call_fails_nothing_is_told_that_is_not_so_and_the_next_session_is_served() {
-    let store = if asked("NTH_STORE").as_deref() == Some("file") { Kind::File } else { Kind::Redis };
-    let only = asked("NTH_ONLY");
-    let mut stage = Stage::new(store);
+    let mut stage = Stage::new(store());
     let mut bad = 0;
-    for series in ALL.iter().filter(|series| only.as_deref().is_none_or(|only| only == series.name)) {
-        let every = number("NTH_EVERY").unwrap_or(series.every);
-        let run = Run { every: every.max(1), on: asked("NTH_ON").is_some(), all_threads: asked("NTH_ALL_THREADS").is_some() };
-        let errors = if number("NTH_EVERY").is_some() { series.errors } else { &series.errors[..1] };
+    for (series, errors, every) in chosen(0) {
         for error in errors {
-            bad += stage.series(series, *error, &run).bad.len();
+            bad += stage.series(series, *error, every).bad.len();
         }
-        if series.class == Class::Log {
+        if series.is_log() {
             // Lines that could not be written are not there to be held against it.
             stage.renew();
         }
