@@ -4,6 +4,7 @@
 //! elsewhere is followed at once. The crate's own cluster client is not used: it looks at every node before it does anything, so that one
 //! that stands still holds all logins, and waits for that without a limit.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -205,7 +206,7 @@ impl Cluster {
     pub fn replica(&self, entry: &[u8]) -> Option<Arc<Pool>> {
         let map = self.map().ok()?;
         let replicas = map.nodes(slot(entry))?.get(1..)?;
-        (!replicas.is_empty()).then(|| self.pool(&replicas[fastrand::usize(..replicas.len())], true))
+        if replicas.is_empty() { None } else { self.pool(&replicas[fastrand::usize(..replicas.len())], true).ok() }
     }
 
     /// A connection to some node, beside the pools: what is published is heard at each.
@@ -232,18 +233,23 @@ impl Cluster {
     }
 
     fn send<T>(&self, at: &Address, asking: bool, work: Work<'_, T>) -> Result<T, Failed> {
-        let pool = self.pool(at, false);
+        let pool = self.pool(at, false).map_err(Failed::Told)?;
         pool.ask(&mut |connection| if asking { work(&mut Asking(connection)) } else { work(connection) })
     }
 
-    fn pool(&self, at: &Address, replica: bool) -> Arc<Pool> {
+    fn pool(&self, at: &Address, replica: bool) -> Result<Arc<Pool>, StoreError> {
         let mut known = self.known();
         if known.pools.len() >= MOST_POOLS {
             known.pools.clear();
         }
         let target = if replica { Target::Copy } else { Target::Node };
-        let make = || Arc::new(Pool::new(Server::new(target(at.clone()), &self.manner), self.size, &self.words));
-        Arc::clone(known.pools.entry((at.clone(), replica)).or_insert_with(make))
+        Ok(match known.pools.entry((at.clone(), replica)) {
+            Entry::Occupied(entry) => Arc::clone(entry.get()),
+            Entry::Vacant(entry) => {
+                let server = Server::new(target(at.clone()), &self.manner);
+                Arc::clone(entry.insert(Arc::new(Pool::new(server, self.size, &self.words)?)))
+            }
+        })
     }
 
     fn master(&self, slot: u16) -> Result<Address, StoreError> {

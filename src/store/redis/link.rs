@@ -48,12 +48,14 @@ impl Links {
         let manner = Manner { login: place.login.clone(), tls: place.tls, db: place.db, connect, command };
         let pool = |target| Pool::new(Server::new(target, &manner), config.pool_size, &words);
         let masters = match &place.servers {
-            Servers::One(info) => Masters::One { pool: Box::new(pool(Target::One(Box::new(info.addr().clone())))), copies: None },
+            Servers::One(info) => {
+                Masters::One { pool: Box::new(pool(Target::One(Box::new(info.addr().clone())))?), copies: None }
+            }
             Servers::Sentinel { service, at, login } => {
                 let of_sentinels = Manner { login: login.clone(), db: 0, ..manner.clone() };
                 let sentinels = Arc::new(Sentinels::new(service, at, of_sentinels));
-                let copies = place.replicas.then(|| Arc::new(pool(Target::Replica(Arc::clone(&sentinels)))));
-                Masters::One { pool: Box::new(pool(Target::Master(sentinels))), copies }
+                let copies = place.replicas.then(|| pool(Target::Replica(Arc::clone(&sentinels))).map(Arc::new)).transpose()?;
+                Masters::One { pool: Box::new(pool(Target::Master(sentinels))?), copies }
             }
             Servers::Cluster(at) => Masters::Cluster(Box::new(Cluster::new(at, manner.clone(), config.pool_size, &words))),
         };

@@ -5,6 +5,7 @@
 //! the reason, is shown to who waits for it at once, and is broken, so that the pool forgets it.
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -95,17 +96,15 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Of at most `size` connections. Nothing is connected yet: the server may come later.
-    pub fn new(server: Server, size: u32, words: &Arc<Words>) -> Self {
+    /// Of at most `size` connections. Nothing is connected yet: the server may come later. An error is the lack of threads.
+    pub fn new(server: Server, size: u32, words: &Arc<Words>) -> Result<Self, StoreError> {
         let (connect, server, words) = (server.limit(), Arc::new(server), Arc::clone(words));
         let maker = Maker { server: Arc::clone(&server), words: Arc::clone(&words) };
-        let pool = r2d2::Pool::builder()
-            .max_size(size)
-            .min_idle(Some(0))
-            .test_on_check_out(false)
-            .connection_timeout(connect + SLACK)
-            .build_unchecked(maker);
-        Self { pool, server, words, connect, fresh: Mutex::default() }
+        let builder =
+            r2d2::Pool::builder().max_size(size).min_idle(Some(0)).test_on_check_out(false).connection_timeout(connect + SLACK);
+        // It takes for granted that there are threads.
+        let pool = catch_unwind(AssertUnwindSafe(|| builder.build_unchecked(maker))).map_err(|_| words.no_threads())?;
+        Ok(Self { pool, server, words, connect, fresh: Mutex::default() })
     }
 
     /// The server.

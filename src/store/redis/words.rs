@@ -56,6 +56,11 @@ impl Words {
         ))
     }
 
+    /// There are no threads to make connections with.
+    pub fn no_threads(&self) -> StoreError {
+        self.fault("no threads to connect with: look at the limits of processes (LimitNPROC, TasksMax, ulimit -u)")
+    }
+
     /// None could be made in time.
     pub fn late(&self) -> StoreError {
         let (seconds, setting) = (self.connect.as_secs_f32(), self.setting);
