@@ -1,5 +1,7 @@
 //! Against a server at a Unix socket that says what a test wants.
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 
@@ -95,6 +97,20 @@ fn an_answer_that_comes_a_byte_at_a_time_is_late_at_the_limit_wherever_it_is() {
         let error = connection.req_packed_command(b"x").unwrap_err();
         assert!(started.elapsed() < LONG, "{first:?}: {:?}", started.elapsed());
         assert!((error.is_timeout() || error.kind() == ErrorKind::Parse) && !connection.is_open(), "{first:?}: {error}");
+    }
+}
+
+#[test]
+fn a_handshake_of_tls_that_never_ends_is_left_at_the_limit() {
+    // A record is announced, and the most of it does not come.
+    for serve in [drip(b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb\x03\x03"), drip(b"")] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || serve(&mut UnixStream::from(OwnedFd::from(listener.accept().unwrap().0))));
+        let to = ConnectionAddr::TcpTls { host: "127.0.0.1".into(), port, insecure: false, tls_params: None };
+        let started = Instant::now();
+        assert!(Connection::open(&to, Instant::now() + Duration::from_millis(500)).is_err());
+        assert!(started.elapsed() < LONG, "{:?}", started.elapsed());
     }
 }
 
