@@ -277,6 +277,20 @@ fn a_slot_moves(cluster: &Cluster, store: &RedisStore) {
         sent_on(from) == before
     };
     assert!(until(LIMIT, learnt), "the node that had the slot is asked again and again");
+    // A transaction that cannot be begun there says less: EXECABORT. The map is read once a second at most.
+    until(Duration::from_millis(1100), || false);
+    let entry = "pysftpproxy:host:h:1";
+    let (slot, from) = (cluster.slot(entry), cluster.of(entry));
+    let to = cluster.nodes.iter().find(|node| node.port != from.port).unwrap();
+    for (node, state, other) in [(to, "IMPORTING", from), (from, "MIGRATING", to)] {
+        node.ask::<()>(cmd("CLUSTER").arg("SETSLOT").arg(slot).arg(state).arg(id(other))).unwrap();
+    }
+    from.ask::<()>(cmd("MIGRATE").arg("127.0.0.1").arg(to.port).arg(entry).arg(0).arg(5000)).unwrap();
+    for node in [to, from] {
+        node.ask::<()>(cmd("CLUSTER").arg("SETSLOT").arg(slot).arg("NODE").arg(id(to))).unwrap();
+    }
+    store.put_entry(Shelf::Hosts, "h:1", &record(&[("hostkey", "y"), ("key", "")])).unwrap();
+    assert_eq!(store.entry(Shelf::Hosts, "h:1").unwrap(), record(&[("hostkey", "y")]));
 }
 
 /// How often this node has said that another one has the slot.
