@@ -11,6 +11,7 @@ use nix::libc;
 use crate::world::process::{resident, until};
 use crate::world::{Kind, Setup, USER, World, keys};
 
+mod denied;
 mod lever;
 mod many;
 mod start;
