@@ -90,7 +90,9 @@ impl ClientSession {
     /// Goes on with identification lines and key exchange. `Ok(false)` = wait for the socket and call again.
     pub fn connect(&mut self) -> Result<bool, String> {
         // From the first call on the descriptor is libssh's, which may close it within.
-        let _ = self.stream.take().map(TcpStream::into_raw_fd);
+        if let Some(stream) = self.stream.take() {
+            self.connection.give(stream.into_raw_fd());
+        }
         // SAFETY: the session is live and non-blocking.
         let code = unsafe { sys::ssh_connect(self.connection.session) };
         // 0.10 makes the socket blocking again when it finds it connected, and a blocking send(2) may wait for ever.

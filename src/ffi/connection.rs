@@ -7,12 +7,13 @@ use std::any::Any;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::ffi::{c_int, c_void};
 use std::mem;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
 use std::time::Duration;
 
 use libssh_rs::sys;
+use nix::sys::stat::fstat;
 
 use super::{c_string, check, last_error, text};
 use crate::identity::Negotiated;
@@ -49,6 +50,8 @@ pub struct Connection {
     pub(super) channel: *mut Channel,
     /// The first key exchange has failed: the connection ends without a word.
     pub(super) mute: Cell<bool>,
+    /// The socket that libssh was given: the descriptor, and which one it is.
+    given: Cell<Option<(RawFd, Number)>>,
     /// Who is on the other side, for messages.
     peer: &'static str,
 }
@@ -61,7 +64,14 @@ impl Connection {
         if session.is_null() {
             return Err("libssh: out of memory".into());
         }
-        let this = Self { session, event: Cell::new(ptr::null_mut()), channel: Channel::new(), mute: Cell::new(false), peer };
+        let this = Self {
+            session,
+            event: Cell::new(ptr::null_mut()),
+            channel: Channel::new(),
+            mute: Cell::new(false),
+            given: Cell::new(None),
+            peer,
+        };
         // SAFETY: the session is fresh; the counter is freed after it.
         unsafe {
             sys::ssh_set_blocking(session, 0);
@@ -167,6 +177,11 @@ impl Connection {
     pub fn fd(&self) -> RawFd {
         // SAFETY: the session is live.
         unsafe { sys::ssh_get_fd(self.session) }
+    }
+
+    /// From now on this descriptor is libssh's to close.
+    pub(super) fn give(&self, fd: RawFd) {
+        self.given.set(number(fd).map(|socket| (fd, socket)));
     }
 
     /// Whether libssh holds bytes that the socket has not taken yet.
@@ -362,7 +377,8 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: in libssh's order: the event looks at the session, the session (and its channels) at the callbacks.
+        // SAFETY: in libssh's order: the event looks at the session, the session (and its channels) at the callbacks. What is closed at the end
+        // is nobody else's: it is the session's socket still, and the session has gone.
         unsafe {
             let event = self.event.get();
             if !event.is_null() {
@@ -379,8 +395,27 @@ impl Drop for Connection {
             }
             sys::ssh_free(self.session);
             drop(Box::from_raw(self.channel));
+            // Where it finds no memory libssh forgets the socket, which stays open.
+            if let Some((fd, socket)) = self.given.get()
+                && number(fd) == Some(socket)
+            {
+                drop(OwnedFd::from_raw_fd(fd));
+            }
         }
     }
+}
+
+/// Device and inode. The kernel gives each socket another one, while a descriptor that was closed is soon another thread's.
+type Number = (u64, u64);
+
+/// Which socket a descriptor is.
+fn number(fd: RawFd) -> Option<Number> {
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: it is looked at only, whatever it is by now.
+    let stat = fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 impl Channel {

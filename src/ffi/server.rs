@@ -94,7 +94,9 @@ impl ServerSession {
         let session = this.connection.session;
         // SAFETY: the session is fresh; the callbacks live in the context, which is freed after the session.
         unsafe {
-            bind.accept(session, stream)?;
+            let accepted = bind.accept(session, stream);
+            this.connection.give(this.connection.fd());
+            accepted?;
             sys::ssh_set_blocking(session, 0);
             check(sys::ssh_set_server_callbacks(session, &raw mut (*this.context.0).server), || this.connection.error())?;
             sys::ssh_set_auth_methods(session, sys::SSH_AUTH_METHOD_PUBLICKEY as c_int);

@@ -6,19 +6,19 @@ use std::time::Duration;
 use nix::libc;
 
 use super::lever::{Callers, Class};
-use super::{Series, Stage, TIDY, series};
+use super::{Series, Stage, TIDY, asked, series};
 use crate::login::on_disk;
 use crate::raw::{Answer, Client, Key, Login, Offer, Transport};
 use crate::world::process::{LIMIT, until};
 use crate::world::{Kind, USER, keys};
 
-/// So few calls that it takes some seconds. Of the calls of the libraries in C that ask for memory `near` has the last ones, which are those of the check.
+/// Every so-manyth call: here, so that it takes some seconds, and with `scripts/nth`. Of the calls of the libraries in C that ask for memory `near` has the last ones, which are those of the check.
 const CHECKS: [Series; 5] = [
-    series("openat", Class::OpenAt, &[("EMFILE", libc::EMFILE)], [1, 0]),
-    series("read", Class::Read, &[("EIO", libc::EIO)], [30, 0]),
-    Series { callers: Callers::Rust, ..series("malloc-rust", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [60, 0]) },
-    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [900, 0]) },
-    Series { callers: Callers::C, ..series("near", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [17, 0]) },
+    series("openat", Class::OpenAt, &[("EMFILE", libc::EMFILE)], [1, 1]),
+    series("read", Class::Read, &[("EIO", libc::EIO)], [30, 1]),
+    Series { callers: Callers::Rust, ..series("malloc-rust", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [60, 5]) },
+    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [900, 90]) },
+    Series { callers: Callers::C, ..series("near", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [17, 1]) },
 ];
 
 /// How many calls back `near` begins.
@@ -28,6 +28,7 @@ impl Stage {
     /// Makes one call after the other fail while somebody tries who is not to be let in, which `tries` says; how many there were.
     fn denies(&mut self, what: &str, tries: impl Fn(&Self) -> bool) -> u64 {
         let mut reached = 0;
+        let of = usize::from(asked("NTH_EVERY").is_some());
         for series in &CHECKS {
             let mut attempt = |nth| {
                 self.lever.arm(series.order(series.errors[0], nth, false));
@@ -47,7 +48,7 @@ impl Stage {
             };
             let (usual, _) = attempt(0);
             let first = if series.name == "near" { usual.saturating_sub(NEAR) } else { 0 };
-            for nth in (0..).map(|number| 1 + first + number * series.every[0]) {
+            for nth in (0..).map(|number| 1 + first + number * series.every[of]) {
                 if attempt(nth).1 == 0 {
                     break;
                 }

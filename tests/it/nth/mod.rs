@@ -64,7 +64,7 @@ const ALL: &[Series] = &[
     series("option", Class::Option, &[("EINVAL", libc::EINVAL), ("ENOTCONN", libc::ENOTCONN)], [8, 30]),
     series("thread", Class::Thread, &[("EAGAIN", libc::EAGAIN)], [1, 3]),
     series("log", Class::Log, &[("EIO", libc::EIO), ("ENOSPC", libc::ENOSPC)], [6, 2]),
-    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [1500, 4000]) },
+    Series { callers: Callers::C, ..series("malloc", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [1500, 0]) },
     Series { callers: Callers::Rust, ..series("malloc-rust", Class::Malloc, &[("ENOMEM", libc::ENOMEM)], [130, 1200]) },
 ];
 
