@@ -5,15 +5,16 @@
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv, send};
 use redis::{ConnectionAddr, ErrorKind, RedisResult};
-use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -133,7 +134,8 @@ impl Timed {
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         // For connect(2) too, which waits while the server's queue is full.
         set_socket_timeout(&socket, Timeout::Send, Some(left(until)?))?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?).map_err(fault)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
+            .map_err(|errno| fault(Errno::from_raw(errno.raw_os_error())))?;
         Ok(Self::new(socket, until))
     }
 }
@@ -146,9 +148,9 @@ impl Read for Timed {
                 set_socket_timeout(&self.socket, Timeout::Recv, Some(left))?;
                 self.armed = left;
             }
-            match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
-                Err(Errno::INTR) => {}
-                done => return done.map(|(count, _)| count).map_err(fault),
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+                Err(Errno::EINTR) => {}
+                done => return done.map_err(fault),
             }
         }
     }
@@ -157,14 +159,14 @@ impl Read for Timed {
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Nearly always there is room.
-        let mut flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let mut flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         loop {
-            match rustix::net::send(&self.socket, bytes, flags) {
-                Err(Errno::AGAIN) if flags.contains(SendFlags::DONTWAIT) => {
+            match send(self.socket.as_raw_fd(), bytes, flags) {
+                Err(Errno::EAGAIN) if flags.contains(MsgFlags::MSG_DONTWAIT) => {
                     set_socket_timeout(&self.socket, Timeout::Send, Some(left(self.until)?))?;
-                    flags = SendFlags::NOSIGNAL;
+                    flags = MsgFlags::MSG_NOSIGNAL;
                 }
-                Err(Errno::INTR) => {}
+                Err(Errno::EINTR) => {}
                 done => return done.map_err(fault),
             }
         }
@@ -183,5 +185,5 @@ fn left(until: Instant) -> io::Result<Duration> {
 
 /// A time limit that was met is what it is called everywhere.
 fn fault(errno: Errno) -> io::Error {
-    if errno == Errno::AGAIN { io::ErrorKind::TimedOut.into() } else { errno.into() }
+    if errno == Errno::EAGAIN { io::ErrorKind::TimedOut.into() } else { errno.into() }
 }
