@@ -12,7 +12,8 @@ use crate::raw::{Answer, Client, Key, Login, Offer, Transport};
 use crate::world::process::{LIMIT, until};
 use crate::world::{Kind, USER, keys};
 
-/// Every so-manyth call: here, so that it takes some seconds, and with `scripts/nth`. Of the calls of the libraries in C that ask for memory `near` has the last ones, which are those of the check.
+/// Every so-manyth call: here, so that it takes some seconds, and with `scripts/nth`. Of the calls of the libraries in C that ask for memory
+/// `near` has the last ones, which are those of the check.
 const CHECKS: [Series; 5] = [
     series("openat", Class::OpenAt, &[("EMFILE", libc::EMFILE)], [1, 1]),
     series("read", Class::Read, &[("EIO", libc::EIO)], [30, 1]),

@@ -79,11 +79,13 @@ const KNOWN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Panics that are not ours to mend: who made the call that failed, and what takes for granted that it does not.
-const TAKEN_FOR_GRANTED: &[(&str, &str)] = &[
-    ("signal_hook::iterator::", "the crate signal-hook, which takes for granted that it can read its own socket"),
-    ("scheduled_thread_pool::", "the crate r2d2, which takes for granted that there are threads; that was caught and told"),
-];
+/// What comes of panics that are not ours to mend: who made the call that failed, and what takes for granted that it does not.
+const TAKEN_FOR_GRANTED: &[(&str, &str)] =
+    &[("signal_hook::iterator::", "the crate signal-hook, which takes for granted that it can read its own socket")];
+
+/// Panics of which nothing comes but a line that says why.
+const CAUGHT: &[(&str, &str)] =
+    &[("scheduled_thread_pool::", "the crate r2d2, which takes for granted that there are threads; that was caught and told")];
 
 /// What of this list a trace leads through.
 fn known(list: &[(&str, &'static str)], trace: &[String]) -> Option<&'static str> {

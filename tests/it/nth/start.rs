@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::lever::Callers;
-use super::{KNOWN, Series, Stage, TAKEN_FOR_GRANTED, Tally, chosen, known, store};
+use super::{CAUGHT, KNOWN, Series, Stage, TAKEN_FOR_GRANTED, Tally, chosen, known, store};
 use crate::world::process::{Process, matches, signal, until};
 
 /// How long a start may take until it is one that stands still.
@@ -47,9 +47,12 @@ impl Stage {
             Came::Ended(_) => Err("it ended and did not say why".to_owned()),
         };
         let lines = process.lines();
-        let panicked = lines.iter().any(|line| line.contains("panicked"));
-        if let Err(wrong) = if panicked { Err("a panic".to_owned()) } else { wrong } {
-            match known(KNOWN, &end).or_else(|| known(TAKEN_FOR_GRANTED, &caller)) {
+        let (excused, wrong) = match wrong {
+            Ok(()) if lines.iter().any(|line| line.contains("panicked")) => (known(CAUGHT, &caller), Err("a panic".to_owned())),
+            other => (known(KNOWN, &end).or_else(|| known(TAKEN_FOR_GRANTED, &caller)), other),
+        };
+        if let Err(wrong) = wrong {
+            match excused {
                 Some(known) => *tally.known.entry(known).or_default() += 1,
                 None => {
                     let (caller, lines) = (caller.join("\n        < "), lines.join("\n      "));
